@@ -1,0 +1,105 @@
+# make demo     build, train ENet with and without self attention distillation, write a report to open in a browser
+# make test     the tests, Python and C++
+# make lint     ruff, clang-format, mypy          make format    let ruff and clang-format rewrite the files
+# make bench    the benchmarks                    make fuzz      wrong arguments for a minute: errors, never a crash
+# make docs     the manual, into build/docs       make wheel     a wheel in dist/, checked
+# make test-hosts, make test-torch-versions       in environments of their own (several GB for the second)
+# make gpu-check STAGE=build|test|sanitize|bench|reproduce       one part each of GPU_CHECK, on a machine with a GPU
+#
+# Everything runs in VENV, made with PYTHON when needed. `VENV=` (empty) uses PYTHON as it is, for a machine without
+# a network: it must then have torch, the build requirements and the tools that a verb calls.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+JOBS ?= $(shell nproc)
+STAGE ?= build
+GPU_CHECK ?= build/gpu-check.json
+ARGS ?=
+
+BUILD_REQUIRES := setuptools>=77 pybind11>=3.0 cmake>=3.25 ninja apache-tvm-ffi>=0.1.6
+SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
+CPP := $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+ifeq ($(VENV),)
+RUN := $(PYTHON)
+READY := build/installed
+else
+TOOLS := $(VENV)/ready-dev
+RUN := $(VENV)/bin/python
+READY := $(VENV)/ready
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+endif
+
+.PHONY: demo test bench lint format docs wheel fuzz test-hosts hosts-here test-torch-versions gpu-check clean
+
+demo: $(READY)-train
+	$(RUN) -m pydistill demo $(ARGS)
+
+test: $(READY)-dev
+	$(RUN) -m pytest -n $(JOBS) $(ARGS)
+	cmake -S tests/cpp -B build/tests -G Ninja
+	cmake --build build/tests --parallel $(JOBS)
+	ctest --test-dir build/tests --output-on-failure --parallel $(JOBS)
+
+bench: $(READY)-dev
+	$(RUN) -m pytest benchmarks --benchmark-json=build/benchmarks.json $(ARGS)
+
+lint: $(TOOLS)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	clang-format --dry-run -Werror $(CPP)
+	$(RUN) -m mypy
+
+format: $(TOOLS)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+	clang-format -i $(CPP)
+
+docs: $(TOOLS)
+	$(RUN) -m mkdocs build --strict --site-dir build/docs
+
+wheel: $(READY)-dev
+	rm -rf dist
+	$(RUN) -m build
+	$(RUN) tools/check_wheel.py dist/*.whl
+
+fuzz: $(READY)-dev
+	$(RUN) tools/fuzz.py $(ARGS)
+
+test-hosts:
+	$(MAKE) VENV=.venv-hosts hosts-here
+
+hosts-here: $(READY)-dev
+	$(RUN) -m pytest tests/hosts $(ARGS)
+
+test-torch-versions:
+	$(PYTHON) tools/test_torch_versions.py $(ARGS)
+
+gpu-check: $(READY)-torch
+	$(RUN) tools/gpu_check.py $(STAGE) --out $(GPU_CHECK) $(if $(VENV),,--offline) $(ARGS)
+
+clean:
+	rm -rf build dist pydistill/_cpu_*.so pydistill/_cuda*.so
+
+ifeq ($(VENV),)
+$(READY)-torch:
+	mkdir -p $(@D) && touch $@
+
+$(READY)-train $(READY)-dev: $(SOURCES)
+	$(RUN) -m pip install --no-build-isolation --no-deps -e .
+	mkdir -p $(@D) && touch $(READY)-train $(READY)-dev
+else
+# torch first and pinned: a plain `pip install torch` may bring another build with gigabytes of CUDA packages.
+$(READY)-torch:
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install $(TORCH) numpy $(foreach r,$(BUILD_REQUIRES),'$r')
+	touch $@
+
+$(READY)-train: $(READY)-torch $(SOURCES)
+	$(RUN) -m pip install --no-build-isolation $(TORCH) -e '.[train]'
+	touch $@
+
+$(READY)-dev: $(READY)-torch $(SOURCES)
+	$(RUN) -m pip install --no-build-isolation $(TORCH) -e '.[train,dev]'
+	touch $(READY)-train $@
+endif
