@@ -56,7 +56,7 @@ format: $(TOOLS)
 	clang-format -i $(CPP)
 
 docs: $(TOOLS)
-	$(RUN) -m mkdocs build --strict --site-dir build/docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --site-dir build/docs
 
 wheel: $(READY)-dev
 	rm -rf dist

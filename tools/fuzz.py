@@ -1,0 +1,294 @@
+"""Calls every public op with wrong arguments: each call must return, or raise ValueError or TypeError.
+
+    python tools/fuzz.py [--seconds 60] [--seed N] [--case N] [--op NAME]
+
+A case is a valid call with up to three of its arguments replaced: shapes, dtypes, strides, NaN and infinity, sizes near
+2^40, other types, options out of range. The calls run in a child process; a signal, a hang or another exception is a
+fault, and is printed with the seed and case that repeat it.
+"""
+
+import argparse
+import faulthandler
+import itertools
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import pydistill.ops
+
+HANG_SECONDS = 30
+MEMORY_BYTES = 16 << 30
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8]
+DTYPES += [torch.bool, torch.complex64]
+SCALARS = [0, 1, -1, 2, 3, 255, 2**31, 2**63 - 1, 0.0, -0.5, 1e-300, 1e300, float("nan"), float("inf"), True, None]
+SCALARS += ["", "mean", "sum", "none", [], [1], (4, 5), (0, 0), (-1, 3), (2**40, 2), {}, object()]
+
+Random = random.Random
+Arguments = dict[str, Any]
+
+
+def real(*shape: int) -> torch.Tensor:
+    """A float32 tensor that asks for a gradient."""
+    return torch.randn(shape).requires_grad_()
+
+
+def boxes(*shape: int) -> torch.Tensor:
+    """Boxes x1, y1, x2, y2 with positive sides."""
+    corner = torch.rand(*shape, 2) * 50
+    return torch.cat([corner, corner + 1 + torch.rand(*shape, 2) * 50], -1)
+
+
+def _attention_options(rng: Random) -> Arguments:
+    return {
+        "size": rng.choice([None, (8, 10), (3, 3)]),
+        "mapping": rng.choice(["sum_power", "max_power"]),
+        "power": rng.choice([1.0, 2.0, 3.0]),
+        "normalize": rng.choice([None, "mean", "standardize"]),
+        "temperature": 0.5,
+        "align_corners": rng.random() < 0.5,
+    }
+
+
+def _attention_map(rng: Random) -> Arguments:
+    return {"features": real(2, 3, 4, 5), **_attention_options(rng)}
+
+
+def _attention_distillation_loss(rng: Random) -> Arguments:
+    return {
+        "shallow": real(2, 3, 8, 10),
+        "deep": rng.choice([real(2, 4, 4, 5), real(2, 3, 8, 10)]),
+        **_attention_options(rng),
+        "size": None,
+        "reduction": rng.choice(["batchmean", "mean", "sum"]),
+        "detach_target": rng.random() < 0.5,
+    }
+
+
+def _softmax_kl(rng: Random) -> Arguments:
+    return {
+        "student": real(6, 17),
+        "teacher": real(6, 17),
+        "temperature": 10.0,
+        "dim": -1,
+        "weight": rng.choice([None, torch.rand(6)]),
+        "bins": rng.choice(["sum", "mean"]),
+        "reduction": rng.choice(["none", "mean", "sum"]),
+        "detach_target": rng.random() < 0.5,
+    }
+
+
+def _pairwise_iou(rng: Random) -> Arguments:
+    aligned = rng.random() < 0.5
+    mode = rng.choice(["iou", "iof", "giou", "diou", "ciou", "diou_released"])
+    return {"a": boxes(5), "b": boxes(5 if aligned else 3), "mode": mode, "aligned": aligned, "eps": 1e-6}
+
+
+def _assign_atss(rng: Random) -> Arguments:
+    return {
+        "anchors": boxes(21),
+        "level_sizes": [16, 4, 1],
+        "boxes": boxes(2, 3),
+        "counts": torch.tensor([3, 1]),
+        "topk": rng.choice([1, 9]),
+        "valid": rng.choice([None, torch.rand(2, 21) > 0.2]),
+    }
+
+
+def _valuable_localization_region(rng: Random) -> Arguments:
+    return {
+        "anchors": boxes(21),
+        "boxes": boxes(2, 3),
+        "counts": torch.tensor([3, 1]),
+        "threshold": rng.choice([0.5, torch.rand(2, 3)]),
+        "gamma": 0.25,
+        "measure": rng.choice(["diou", "diou_released"]),
+        "upper": rng.choice(["closed", "open"]),
+        "weight": rng.choice(["iou", "one"]),
+        "valid": rng.choice([None, torch.rand(2, 21) > 0.2]),
+    }
+
+
+def _match_cost(rng: Random) -> Arguments:
+    return {
+        "logits": torch.randn(2, 7, 5),
+        "boxes": torch.rand(2, 7, 4),
+        "target_labels": torch.randint(5, (2, 3)),
+        "target_boxes": torch.rand(2, 3, 4),
+        "counts": torch.tensor([3, 1]),
+        "class_cost": rng.choice(["focal", "softmax", "binary_focal", "none"]),
+    }
+
+
+def _linear_sum_assignment(rng: Random) -> Arguments:
+    return {
+        "cost": torch.randn(4, 5, 3).to(rng.choice(DTYPES[:7])),
+        "rows": rng.choice([None, torch.tensor([5, 4, 0, 1])]),
+        "columns": rng.choice([None, torch.tensor([3, 0, 2, 1])]),
+        "maximize": rng.random() < 0.5,
+        "nonfinite": rng.choice(["forbid", "raise", "clamp", "finfo_max"]),
+    }
+
+
+def _hungarian_match(rng: Random) -> Arguments:
+    return {**_match_cost(rng), "groups": 1, "nonfinite": "forbid"}
+
+
+VALID: dict[str, Callable[[Random], Arguments]] = {
+    "attention_map": _attention_map,
+    "attention_distillation_loss": _attention_distillation_loss,
+    "softmax_kl": _softmax_kl,
+    "pairwise_iou": _pairwise_iou,
+    "assign_atss": _assign_atss,
+    "valuable_localization_region": _valuable_localization_region,
+    "match_cost": _match_cost,
+    "linear_sum_assignment": _linear_sum_assignment,
+    "hungarian_match": _hungarian_match,
+}
+
+
+def strange(rng: Random, value: Any) -> Any:
+    """Something else in the place of ``value``: related to it where it is a tensor, anything else now and then."""
+    if not isinstance(value, torch.Tensor) or rng.random() < 0.1:
+        return rng.choice(SCALARS)
+    x = value.detach()
+    shape = [rng.choice([0, 1, 2, 3, 17]) for _ in range(rng.randrange(6))]
+    kind = rng.randrange(8)
+    if kind == 0:
+        return torch.randn(shape).to(x.dtype)
+    if kind == 1:
+        return x.to(rng.choice(DTYPES))
+    if kind == 2:
+        return x.transpose(0, -1) if x.ndim else x[None]
+    if kind == 3 and x.is_floating_point():  # one value that no arithmetic likes
+        x = x.clone()
+        x.view(-1)[rng.randrange(x.numel())] = rng.choice([float("nan"), float("inf"), -float("inf"), 1e38])
+        return x
+    if kind == 4:  # a size no buffer has, in no memory of its own
+        return x.flatten()[:1].expand(*[rng.choice([2**40, 2**20]) for _ in range(2)], *x.shape[2:])
+    if kind == 5:
+        return x[..., :0] if rng.random() < 0.5 else x[:0]
+    if kind == 6:
+        return torch.stack([x, x], -1)[..., 0].requires_grad_(x.is_floating_point())
+    return rng.choice([x.to("meta"), x.to_sparse(), x * 1e30, -x if x.dtype != torch.bool else x, x[None], x.tolist()])
+
+
+def make_case(seed: int, index: int, names: list[str]) -> tuple[str, Arguments]:
+    """Case ``index`` of ``seed``: the op's name and its arguments; every fifth call is a valid one."""
+    rng = random.Random(f"{seed} {index}")
+    torch.manual_seed(rng.randrange(2**31))
+    name = rng.choice(names)
+    arguments = VALID[name](rng)
+    if index % 5:
+        for key in rng.sample(list(arguments), rng.randint(1, 3)):
+            arguments[key] = strange(rng, arguments[key])
+    return name, arguments
+
+
+def describe(value: Any) -> str:
+    """A tensor by its shape, dtype and strides, anything else as it prints."""
+    if isinstance(value, torch.Tensor):
+        strides = value.stride() if value.layout == torch.strided else value.layout
+        return f"{value.device.type}{list(value.shape)} {value.dtype} strides {strides}"
+    return repr(value)[:80]
+
+
+def call(name: str, arguments: Arguments) -> None:
+    """Calls the op, and its gradient where it has one."""
+    result = getattr(pydistill.ops, name)(**arguments)
+    if isinstance(result, torch.Tensor) and result.requires_grad:
+        result.sum().backward()
+
+
+def fault_of(error: Exception, valid: bool) -> str | None:
+    """Why ``error`` should not have been raised; None where it is what a user may see."""
+    if valid:
+        return f"a valid call raised {type(error).__name__}: {error}"
+    refused = isinstance(error, (ValueError, TypeError))
+    out_of_memory = isinstance(error, (RuntimeError, MemoryError)) and "allocate" in str(error)
+    return None if refused or out_of_memory else f"{type(error).__name__}: {error}"
+
+
+def work(seed: int, first: int, only: bool, names: list[str], seconds: float) -> None:
+    """The child: runs cases from ``first`` on and prints each number before its call."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    end = time.monotonic() + seconds
+    for index in itertools.count(first):
+        if time.monotonic() > end:
+            return
+        name, arguments = make_case(seed, index, names)
+        text = f"{name}({', '.join(f'{key}={describe(value)}' for key, value in arguments.items())})"
+        print(f"case {index} {text}", flush=True)
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+        try:
+            call(name, arguments)
+        except Exception as error:
+            if fault := fault_of(error, valid=index % 5 == 0):
+                print(f"fault {fault}".replace("\n", " "), flush=True)
+        faulthandler.cancel_dump_traceback_later()
+        if only:
+            return
+
+
+def watch(command: list[str]) -> tuple[int, list[str]]:
+    """Runs one child to its end: the number of its last case, and what it did wrong."""
+    last, faults = "", []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        for line in child.stdout or ():
+            if line.startswith("case "):
+                last = line.strip()
+            elif line.startswith("fault "):
+                faults.append(f"{last}\n    {line.strip()}")
+    if child.returncode < 0:
+        faults.append(f"{last}\n    ended by {signal.Signals(-child.returncode).name}")
+    elif child.returncode > 0:
+        faults.append(f"{last}\n    hangs, or the child failed: see above")
+    return int(last.split()[1]) if last else -1, faults
+
+
+def main() -> int:
+    """Fuzzes for a time; the exit status is 0 where nothing went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--case", type=int, help="run this case alone")
+    parser.add_argument("--op", choices=sorted(VALID), help="fuzz this op alone")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    names = [options.op] if options.op else [name for name in VALID if hasattr(pydistill.ops, name)]
+    if options.worker is not None:
+        work(options.seed, options.worker, options.case is not None, names, options.seconds)
+        return 0
+    print(f"seed {options.seed}: {', '.join(names)}", flush=True)
+    end, index, faults = time.monotonic() + options.seconds, options.case or 0, []
+    while (left := end - time.monotonic()) > 0:
+        command = [
+            sys.executable,
+            __file__,
+            "--seed",
+            str(options.seed),
+            "--worker",
+            str(index),
+            "--seconds",
+            str(left),
+        ]
+        command += ["--op", options.op] if options.op else []
+        command += ["--case", str(index)] if options.case is not None else []
+        last, found = watch(command)
+        faults += found
+        index = last + 1
+        if options.case is not None or last < 0:
+            break
+    print("\n".join(faults))
+    print(f"{index} cases of seed {options.seed}, {len(faults)} faults")
+    return 1 if faults or not index else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
