@@ -2,8 +2,8 @@
 
     python tools/fuzz.py [--seconds 60] [--seed N] [--case N] [--op NAME]
 
-A case is a valid call with up to three of its arguments replaced: shapes, dtypes, strides, NaN and infinity, sizes near
-2^40, other types, options out of range. The calls run in a child process; a signal, a hang or another exception is a
+A case is a valid call with up to three of its arguments replaced: shapes, dtypes, strides, NaN and infinity, sizes of
+2^50, other types, options out of range. The calls run in a child process; a signal, a hang or another exception is a
 fault, and is printed with the seed and case that repeat it.
 """
 
@@ -171,7 +171,7 @@ def strange(rng: Random, value: Any) -> Any:
         x.view(-1)[rng.randrange(x.numel())] = rng.choice([float("nan"), float("inf"), -float("inf"), 1e38])
         return x
     if kind == 4:  # a size no buffer has, in no memory of its own
-        return x.flatten()[:1].expand(*[rng.choice([2**40, 2**20]) for _ in range(2)], *x.shape[2:])
+        return x.flatten()[:1].expand(*[rng.choice([2**25, 2**17]) for _ in range(2)], *x.shape[2:])
     if kind == 5:
         return x[..., :0] if rng.random() < 0.5 else x[:0]
     if kind == 6:

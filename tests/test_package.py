@@ -1,0 +1,234 @@
+"""The package itself: what importing it costs, what `pydistill info` says, and the tools around the build."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pydistill
+from pydistill import info
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = {"cv2", "scipy", "matplotlib", "typer", "lightning", "rich", "jinja2", "tensorboard"}
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_python(code, **env):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env})
+    return done.returncode, done.stdout, done.stderr
+
+
+def without_train_extra(code):
+    """`code` with the train extra made impossible to import."""
+    return f"import sys; sys.modules.update(dict.fromkeys({sorted(HEAVY)}))\n{code}"
+
+
+def rows(report):
+    """Name to the row's own text and its advice."""
+    found, name = {}, None
+    for line in report.splitlines():
+        head, _, text = line.partition("  ")
+        name = head.strip() or name
+        found[name] = [*found.get(name, []), text.strip()]
+    return found
+
+
+def test_import_adds_little_to_torch():
+    code = "import sys, torch; before = set(sys.modules); import pydistill, pydistill.ops, pydistill.losses\n"
+    code += "print(*(set(sys.modules) - before))"
+    status, out, err = run_python(code)
+    assert status == 0, err
+    new = {name.partition(".")[0] for name in out.split()}
+    assert not new & HEAVY
+    assert len(out.split()) < 150  # 0.3 s would be some thousand
+
+
+def test_import_works_without_the_train_extra():
+    status, out, err = run_python(without_train_extra("import pydistill; print(pydistill.ops, pydistill.losses)"))
+    assert status == 0, err
+    assert "pydistill.losses" in out
+
+
+def test_version_is_written_once():
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", pydistill.__version__)
+    written = [
+        file.name
+        for file in [*ROOT.glob("*.toml"), *ROOT.glob("*.py"), *ROOT.glob("pydistill/**/*.py"), ROOT / "CMakeLists.txt"]
+        if f'"{pydistill.__version__}"' in file.read_text()
+    ]
+    assert written == ["_version.py"]
+
+
+def test_unknown_attribute():
+    with pytest.raises(AttributeError, match="module 'pydistill' has no attribute 'nothing'"):
+        _ = pydistill.nothing
+
+
+def test_unknown_instruction_set_says_how_to_build():
+    status, _, err = run_python("from pydistill import _C", PYDISTILL_ISA="v9")
+    assert status != 0
+    assert "no CPU kernels" in err
+    assert "_cpu_v9" in err
+    assert "pip install" in err
+
+
+def test_modules_link_only_the_system():
+    check_wheel = pytest.importorskip("elftools") and tool("check_wheel")
+    modules = list(Path(pydistill.__file__).parent.glob("*.so"))
+    assert modules
+    for module in modules:
+        assert check_wheel.needed(module) <= check_wheel.SYSTEM, module.name
+
+
+def test_info_reports_everything():
+    import numpy
+    import torch
+
+    from pydistill import _C
+
+    found = rows(info.report())
+    assert found["pydistill"][0].startswith(pydistill.__version__)
+    assert found["Python"][0].startswith(sys.version.split()[0])
+    assert found["torch"][0] == torch.__version__
+    assert found["numpy"][0] == numpy.__version__
+    level = _C.cpu.__name__.rpartition("_")[2]
+    assert found["CPU kernels"][0].startswith(f"{level}, ")
+    assert level in found["CPU kernels"][0].partition(" of ")[2]
+    assert found["threads"][0].startswith(str(torch.get_num_threads()))
+    table = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+    assert found["DLPack"][0] == ("C exchange table" if table else "__dlpack__")
+    assert {"CUDA kernels", "driver", "train extra"} <= set(found)
+
+
+def test_info_works_without_the_train_extra():
+    status, out, err = run_python(without_train_extra("from pydistill import info; info.main()"))
+    assert status == 0, err
+    value, advice = rows(out)["train extra"]
+    assert value.startswith("missing lightning, cv2, scipy")
+    assert "pip install 'pydistill[train]'" in advice
+
+
+def test_info_says_what_to_do_without_kernels():
+    status, out, err = run_python("from pydistill import info; info.main()", PYDISTILL_ISA="v9")
+    assert status == 0, err
+    value, *advice = rows(out)["CPU kernels"]
+    assert value == "none"
+    assert "pip install" in " ".join(advice)
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "driver", "advice"),
+    [
+        ("13.0.88", "580.65.06", ""),
+        ("13.0.88", "575.57.08", "driver is too old, pydistill runs on the CPU only: install driver 580 or newer"),
+        ("12.4.131", "525.60.13", ""),
+        ("12.4.131", "470.82.01", "install driver 525 or newer"),
+        ("13.0.88", None, "no NVIDIA driver answers: pydistill runs on the CPU only"),
+        ("unknown", "580.65.06", ""),
+    ],
+)
+def test_driver_advice(toolkit, driver, advice):
+    got = info.driver_advice(toolkit, driver)
+    assert advice in got
+    assert bool(got) == bool(advice)
+
+
+def test_makefile_has_the_build_requirements():
+    makefile, project = (ROOT / "Makefile").read_text(), (ROOT / "pyproject.toml").read_text()
+    installed = re.search(r"BUILD_REQUIRES := (.*)", makefile)[1].split()
+    assert installed == json.loads(re.search(r"^requires = (\[.*\])", project, re.MULTILINE)[1])
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_gpu_check_commands(offline):
+    gpu_check = tool("gpu_check")
+    build = {step.name: step for step in gpu_check.steps("build", offline)}
+    assert build["install"].env["PYDISTILL_CUDA"] == "1"
+    assert "native" in build["install"].env["CMAKE_ARGS"]
+    assert ("--no-deps" in build["install"].command) == offline
+    assert [step.command[:3] for step in gpu_check.steps("sanitize")] == [
+        ["compute-sanitizer", "--tool", name] for name in ("memcheck", "racecheck", "initcheck", "synccheck")
+    ]
+    assert all(step.env == {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} for step in gpu_check.steps("sanitize"))
+    for stage in ("build", "test", "sanitize", "bench", "reproduce"):
+        for step in gpu_check.steps(stage, offline):
+            named = [part for part in step.command if part.startswith((str(ROOT), "tests", "benchmarks"))]
+            assert all((ROOT / part).exists() for part in named), step
+    with pytest.raises(ValueError, match="expected a stage of build, test"):
+        gpu_check.steps("everything")
+
+
+def test_gpu_check_merges_its_stages(tmp_path):
+    gpu_check, file = tool("gpu_check"), tmp_path / "folder" / "check.json"
+    gpu_check.merge(file, "build", {"ok": False})
+    gpu_check.merge(file, "test", {"ok": True})
+    gpu_check.merge(file, "build", {"ok": True, "steps": []})
+    assert json.loads(file.read_text()) == {"build": {"ok": True, "steps": []}, "test": {"ok": True}}
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_gpu_check_stage_notes_failures_and_time():
+    gpu_check = tool("gpu_check")
+    python = [sys.executable, "-c"]
+    good = gpu_check.Step("good", [*python, "import os; print(os.environ['PD_SAID'])"], {"PD_SAID": "here"})
+    bad = gpu_check.Step("bad", [*python, "raise SystemExit(3)"])
+    slow = gpu_check.Step("slow", [*python, "import time; time.sleep(60)"])
+    absent = gpu_check.Step("absent", ["no-such-command-anywhere"])
+
+    result = gpu_check.run_stage("test", [good, bad, absent, good])
+    assert [step["code"] for step in result["steps"]] == [0, 3, 127, 0]
+    assert not result["ok"]
+    assert result["steps"][0]["output"] == "here\n"
+    assert gpu_check.run_stage("test", [good])["ok"]
+    assert [step["code"] for step in gpu_check.run_stage("build", [bad, good])["steps"]] == [3, None]
+    assert [step["code"] for step in gpu_check.run_stage("test", [slow, good], seconds=1.5)["steps"]] == [124, None]
+
+
+def test_gpu_check_medians():
+    row = {"fullname": "benchmarks/bench_kl.py::ours", "stats": {"median": 0.0123}}
+    assert tool("gpu_check").medians({"benchmarks": [row]}) == {"benchmarks/bench_kl.py::ours": 12.3}
+
+
+def test_fuzz_knows_every_op():
+    fuzz = tool("fuzz")
+    public = {name for name in getattr(pydistill.ops, "__all__", []) if not name.endswith("_reference")}
+    helpers = public - set(fuzz.VALID)
+    assert not helpers, f"add {helpers} to tools/fuzz.py"
+
+
+def test_fuzz_reports_wrong_exceptions_and_crashes():
+    fuzz = tool("fuzz")
+    assert fuzz.fault_of(ValueError("op: expected a, got b"), valid=False) is None
+    assert fuzz.fault_of(TypeError("op: expected a, got b"), valid=False) is None
+    assert fuzz.fault_of(RuntimeError("can't allocate memory: you tried to allocate 2 bytes"), valid=False) is None
+    assert "IndexError: out" in fuzz.fault_of(IndexError("out"), valid=False)
+    assert "a valid call raised ValueError" in fuzz.fault_of(ValueError("no"), valid=True)
+
+    child = "import os, signal; print('case 7 op()', flush=True); os.kill(os.getpid(), signal.SIGSEGV)"
+    last, faults = fuzz.watch([sys.executable, "-c", child])
+    assert last == 7
+    assert faults == ["case 7 op()\n    ended by SIGSEGV"]
+
+
+def test_fuzz_cases_repeat():
+    fuzz = tool("fuzz")
+
+    def text(index):
+        name, arguments = fuzz.make_case(3, index, list(fuzz.VALID))
+        return name, {key: fuzz.describe(value) for key, value in arguments.items()}
+
+    same = [text(i) for i in range(40)], [text(i) for i in range(40)]
+    strip = [re.sub(r"0x\w+", "", str(run)) for run in same]
+    assert strip[0] == strip[1]
