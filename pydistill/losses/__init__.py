@@ -1,0 +1,5 @@
+"""The papers' objectives, as modules over ``pydistill.ops``."""
+
+from pydistill.losses.sad import SADLoss
+
+__all__ = ["SADLoss"]
