@@ -11,13 +11,19 @@ from pydistill._version import __version__
 
 if TYPE_CHECKING:
     from pydistill import losses, ops
+    from pydistill.adapters import Adapter
+    from pydistill.distiller import Distiller
+    from pydistill.schedule import Term
 
-__all__ = ["__version__", "losses", "ops"]
+__all__ = ["Adapter", "Distiller", "Term", "__version__", "losses", "ops"]
 
 _SUBMODULES = ("losses", "ops")
+_CLASSES = {"Adapter": "adapters", "Distiller": "distiller", "Term": "schedule"}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return getattr(import_module(f"pydistill.{_CLASSES[name]}"), name)
     if name in _SUBMODULES:
         return import_module(f"pydistill.{name}")
     raise AttributeError(f"module 'pydistill' has no attribute {name!r}")
