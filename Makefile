@@ -56,7 +56,7 @@ format: $(TOOLS)
 	clang-format -i $(CPP)
 
 docs: $(TOOLS)
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --site-dir build/docs
+	$(RUN) -m sphinx -W --keep-going -b html docs build/docs
 
 wheel: $(READY)-dev
 	rm -rf dist
