@@ -2,5 +2,13 @@
 
 from pydistill.ops.attention_distillation_loss import attention_distillation_loss, energy_distillation_loss
 from pydistill.ops.attention_map import attention_map, channel_energy
+from pydistill.ops.linear_sum_assignment import Assignment, linear_sum_assignment
 
-__all__ = ["attention_distillation_loss", "attention_map", "channel_energy", "energy_distillation_loss"]
+__all__ = [
+    "Assignment",
+    "attention_distillation_loss",
+    "attention_map",
+    "channel_energy",
+    "energy_distillation_loss",
+    "linear_sum_assignment",
+]

@@ -1,0 +1,351 @@
+// min over one-to-one x of  sum_i c[i, x(i)],  i over the shorter side.   Crouse 2016, IEEE TAES 52(4), 1679-1696.
+// For each row in turn the shortest augmenting path, Dijkstra on the reduced costs c - u - v. A step relaxes all
+// columns from one row and closes the nearest. Among equally near columns SciPy's choice: it scans an array that starts
+// with the columns in descending order and from which the chosen one is removed by moving the last into its place; an
+// unmatched column with the largest position in it wins, else the matched one with the smallest. Columns keep this as a
+// sort key:
+//   ~position where unmatched (negative), position where matched.
+#pragma once
+#include <cstddef>
+#include <type_traits>
+
+#include "core/group.h"
+
+namespace pydistill::math {
+
+enum class NonFinite { Forbid, Raise, Clamp, FinfoMax };
+enum class AssignmentStatus { Ok, Infeasible, Invalid };
+
+// What the costs of a path add up to: a double or, where pairs are forbidden, their number first, then the double.
+// Both are ordered groups, all that the algorithm asks for.
+struct Forbidding {
+  int pairs;
+  double cost;
+  Forbidding() = default;
+  PD_HD Forbidding(int n, double c) : pairs(n), cost(c) {}
+  PD_HD explicit Forbidding(double c) : pairs(c < INFINITY ? 0 : 1 << 29), cost(c) {}
+  PD_HD Forbidding operator+(Forbidding b) const { return {pairs + b.pairs, cost + b.cost}; }
+  PD_HD Forbidding operator-(Forbidding b) const { return {pairs - b.pairs, cost - b.cost}; }
+  PD_HD bool operator==(Forbidding b) const { return pairs == b.pairs && cost == b.cost; }
+  PD_HD bool operator<(Forbidding b) const { return pairs < b.pairs || (pairs == b.pairs && cost < b.cost); }
+  PD_HD bool operator<=(Forbidding b) const { return !(b < *this); }
+};
+
+template <class V> struct Far {  // a distance no path has, and the potential that puts a column farther than that
+  PD_HD static V distance() { return V(INFINITY); }
+  PD_HD static V potential() {
+    if constexpr (std::is_same_v<V, double>)
+      return -INFINITY;
+    else
+      return V(-(1 << 30), 0.0);
+  }
+};
+
+template <class T> struct Matrix {  // T: storage type
+  const T* data;
+  int rows, columns;
+  int64_t row_stride, column_stride;
+  PD_HD Matrix transposed() const { return {data, columns, rows, column_stride, row_stride}; }
+  PD_HD const T* row(int i) const { return data + i * row_stride; }
+};
+
+template <class T> PD_HD double as_double(T x) {
+  if constexpr (sizeof(T) == 2)
+    return double(float(x));
+  else
+    return double(x);
+}
+PD_HD bool is_finite(double x) { return x - x == 0; }
+
+// How a solver reads its costs: row(i)(j). `sign` is -1 to maximise.
+template <class T> struct DenseCosts {
+  using Value = double;
+  Matrix<T> matrix;  // column_stride 1
+  double sign;
+  PD_HD auto row(int i) const {
+    return [p = matrix.row(i), s = sign](int j) { return s * as_double(p[j]); };
+  }
+};
+struct Replacement {
+  double nan, positive, negative;
+  PD_HD double operator()(double x) const { return is_finite(x) ? x : x > 0 ? positive : x < 0 ? negative : nan; }
+};
+template <class T> struct StridedCosts {
+  using Value = double;
+  Matrix<T> matrix;
+  double sign;
+  Replacement replacement;
+  PD_HD auto row(int i) const {
+    return [p = matrix.row(i), stride = matrix.column_stride, s = sign, r = replacement](int j) {
+      return s * r(as_double(p[j * stride]));
+    };
+  }
+};
+template <class T> struct ForbiddingCosts {
+  using Value = Forbidding;
+  Matrix<T> matrix;
+  double sign;
+  PD_HD bool forbidden(int i, int j) const { return !is_finite(as_double(matrix.row(i)[j * matrix.column_stride])); }
+  PD_HD auto row(int i) const {
+    return [p = matrix.row(i), stride = matrix.column_stride, s = sign](int j) {
+      const double c = as_double(p[j * stride]);
+      return is_finite(c) ? Forbidding(0, s * c) : Forbidding(1, 0.0);
+    };
+  }
+};
+
+// Scratch of one problem: the group's own or, where that is too small, memory that the caller brought.
+template <class Group> struct Workspace {
+  const Group& group;
+  std::byte* next;  // null: the group's own
+  template <class T> PD_HD T* take(int64_t n) {
+    if (!next) return group.template scratch<T>(n);
+    T* p = reinterpret_cast<T*>(next);
+    next += scratch_bytes<T>(n);
+    return p;
+  }
+};
+
+template <class V> struct SearchState {
+  V *u, *v;                     // potentials (rows), (columns)
+  V* shortest;                  // (columns) length of the shortest path found so far
+  int *path, *key, *column_at;  // (columns) row before the column on that path; sort key; column at a scan position
+  int *row_of, *column_of;      // the matching: (columns), (rows), -1 where none
+  int* closed;                  // (rows) columns in the order in which the search closed them, with
+  V *closed_distance, *closed_v;
+
+  template <class Group>
+  PD_HD SearchState(Workspace<Group> w, int64_t rows, int64_t columns)
+      : u(w.template take<V>(rows)),
+        v(w.template take<V>(columns)),
+        shortest(w.template take<V>(columns)),
+        path(w.template take<int>(columns)),
+        key(w.template take<int>(columns)),
+        column_at(w.template take<int>(columns)),
+        row_of(w.template take<int>(columns)),
+        column_of(w.template take<int>(rows)),
+        closed(w.template take<int>(rows)),
+        closed_distance(w.template take<V>(rows)),
+        closed_v(w.template take<V>(rows)) {}
+  static int64_t bytes(int64_t rows, int64_t columns) {
+    return 2 * scratch_bytes<V>(columns) + 3 * scratch_bytes<V>(rows) + 4 * scratch_bytes<int>(columns) +
+           2 * scratch_bytes<int>(rows);
+  }
+};
+
+template <class Costs> struct Assigner {
+  using V = typename Costs::Value;
+  Costs costs;
+  int rows, columns;  // rows <= columns
+  SearchState<V> state;
+
+  // False: some row cannot be matched.
+  template <class Group> PD_HD bool solve(const Group& g) const {
+    g.each(columns, [s = state](int j) { s.v[j] = V(0), s.row_of[j] = -1; });
+    g.each(rows, [s = state](int i) { s.column_of[i] = -1; });
+    for (int row = 0; row < rows; ++row)
+      if (!augment(g, row)) return false;
+    return true;
+  }
+
+ private:
+  // From an unmatched row to the nearest unmatched column.
+  template <class Group> PD_HD bool augment(const Group& g, int row) const {
+    Candidate<V> nearest = start(g, row);
+    int closed = 0;
+    for (; nearest.value < Far<V>::distance() && state.row_of[nearest.index] >= 0; ++closed) {
+      if (closed == 0) begin_search(g, row);
+      g.once([=, *this] { close(nearest, closed); });
+      nearest = relax(g, state.row_of[nearest.index], nearest.value);
+    }
+    if (!(nearest.value < Far<V>::distance())) return false;
+    if (closed > 0) update_potentials(g, nearest.value, closed);
+    g.once([=, *this] { flip_path(row, nearest, closed); });
+    return true;
+  }
+
+  template <class Group> PD_HD Candidate<V> start(const Group& g, int row) const {
+    return g.argmin(columns,
+                    [c = costs.row(row), n = columns, v = state.v, d = state.shortest, match = state.row_of](int j) {
+                      const V r = c(j) - v[j];
+                      d[j] = r;
+                      return Candidate<V>{r, match[j] < 0 ? j - n : n - 1 - j};
+                    });
+  }
+
+  template <class Group> PD_HD void begin_search(const Group& g, int row) const {
+    g.each(columns, [=, n = columns, s = state](int j) {
+      s.key[j] = s.row_of[j] < 0 ? j - n : n - 1 - j;
+      s.column_at[j] = n - 1 - j;
+      s.path[j] = row;
+    });
+  }
+
+  // A closed column stays in the arrays, too far away to be reached or chosen, so that every step reads whole rows.
+  PD_HD void close(const Candidate<V>& c, int count) const {
+    const int j = c.index, position = state.key[j], last = columns - 1 - count, moved = state.column_at[last];
+    state.closed[count] = j, state.closed_distance[count] = c.value, state.closed_v[count] = state.v[j];
+    state.shortest[j] = Far<V>::distance(), state.v[j] = Far<V>::potential();
+    state.column_at[position] = moved;
+    state.key[moved] = state.key[moved] < 0 ? ~position : position;
+  }
+
+  template <class Group> PD_HD Candidate<V> relax(const Group& g, int row, V distance) const {
+    return g.argmin(columns, [=, c = costs.row(row), u = state.u[row], v = state.v, d = state.shortest,
+                              path = state.path, key = state.key](int j) {
+      const V r = ((distance + c(j)) - u) - v[j], old = d[j];
+      const bool nearer = r < old;
+      const V now = nearer ? r : old;
+      d[j] = now;
+      path[j] = nearer ? row : path[j];
+      return Candidate<V>{now, key[j]};
+    });
+  }
+
+  template <class Group> PD_HD void update_potentials(const Group& g, V distance, int closed) const {
+    g.each(closed, [=, s = state](int k) {
+      const int j = s.closed[k], i = s.row_of[j];
+      const V slack = distance - s.closed_distance[k];
+      s.v[j] = s.closed_v[k] - slack;
+      s.u[i] = s.u[i] + slack;
+    });
+  }
+
+  PD_HD void flip_path(int row, const Candidate<V>& end, int closed) const {
+    state.u[row] = end.value;
+    for (int j = end.index, i = -1; i != row;) {
+      i = closed == 0 ? row : state.path[j];
+      const int next = state.column_of[i];
+      state.row_of[j] = i, state.column_of[i] = j;
+      j = next;
+    }
+  }
+};
+
+// One row: one problem, group `row % groups` of matrix row / groups; a group is `rows` consecutive rows of the matrix.
+template <class T> struct Assignment {
+  static constexpr bool kFloating = !std::is_integral_v<T>;
+  const T* cost;  // (P, groups * rows, columns)
+  int64_t matrix_stride, row_stride, column_stride;
+  int groups, rows, columns;
+  const int64_t *row_counts, *column_counts;  // null: all; a count serves matrix p % (length)
+  int64_t row_counts_length, column_counts_length;
+  int64_t *column_of_row, *row_of_column;  // (P, groups * rows), (P, groups, columns); -1 where none
+  int64_t* status;                         // (P, groups)
+  NonFinite policy;
+  double sign, largest;  // of T
+  std::byte* workspace;  // null, or `bytes` a problem
+  int64_t bytes;
+
+  template <class Group> PD_HD void operator()(Group g, int64_t row) const {
+    const int64_t p = row / groups;
+    const int first = int(row % groups) * rows;
+    const Matrix<T> m{cost + p * matrix_stride + first * row_stride, count(row_counts, row_counts_length, p, rows),
+                      count(column_counts, column_counts_length, p, columns), row_stride, column_stride};
+    const Output out{column_of_row + row * rows, row_of_column + row * columns, status + row, first,
+                     m.rows > m.columns};
+    const Matrix<T> walk = out.transposed ? m.transposed() : m;
+    if (!kFloating || all_finite(g, walk)) return finite(g, row, walk, out);
+    if constexpr (kFloating) {
+      if (policy == NonFinite::Forbid) return forbid(g, row, walk, out);
+      if (policy == NonFinite::Raise) {
+        if (invalid(g, walk)) return nothing(g, out, AssignmentStatus::Invalid);
+        return strided(g, row, walk, {INFINITY, INFINITY, -INFINITY}, out);
+      }
+      const bool clamp = policy == NonFinite::Clamp;
+      strided(g, row, walk, clamp ? Replacement{100, 100, -100} : Replacement{largest, largest, largest}, out);
+    }
+  }
+
+ private:
+  struct Output {
+    int64_t *column_of_row, *row_of_column, *status;
+    int first;  // row of the matrix that the group starts with
+    bool transposed;
+  };
+
+  PD_HD static int count(const int64_t* counts, int64_t length, int64_t p, int most) {
+    if (!counts) return most;
+    const int64_t n = counts[p % length];
+    return n < 0 ? 0 : n < most ? int(n) : most;
+  }
+
+  template <class Group> PD_HD static bool all_finite(const Group& g, Matrix<T> m) {
+    using A = typename std::conditional_t<std::is_same_v<T, double>, Tag<double>, Tag<float>>::type;
+    if (m.column_stride != 1) m = m.transposed();
+    if (m.column_stride == 1)
+      return g.sum(Grid{m.rows, m.columns},
+                   [=](int i) { return [p = m.row(i)](int j) { return A(p[j]) - A(p[j]); }; }) == 0;
+    return g.sum(Grid{m.rows, m.columns}, [=](int i) {
+      return [p = m.row(i), stride = m.column_stride](int j) { return A(p[j * stride]) - A(p[j * stride]); };
+    }) == 0;
+  }
+
+  template <class Group> PD_HD bool invalid(const Group& g, const Matrix<T>& m) const {
+    return g.sum(Grid{m.rows, m.columns}, [=, s = sign](int i) {
+      return [p = m.row(i), stride = m.column_stride, s](int j) {
+        return s * as_double(p[j * stride]) > -INFINITY ? 0 : 1;
+      };
+    }) > 0;
+  }
+
+  template <class Group>
+  PD_HD void finite(const Group& g, int64_t row, const Matrix<T>& walk, const Output& out) const {
+    if (walk.column_stride == 1) return run(g, row, DenseCosts<T>{walk, sign}, out);
+    strided(g, row, walk, {INFINITY, INFINITY, -INFINITY}, out);
+  }
+
+  template <class Group>
+  PD_HD void strided(const Group& g, int64_t row, const Matrix<T>& walk, const Replacement& r,
+                     const Output& out) const {
+    run(g, row, StridedCosts<T>{walk, sign, r}, out);
+  }
+
+  template <class Costs, class Group>
+  PD_HD Assigner<Costs> assigner(const Group& g, int64_t row, const Costs& costs) const {
+    const int shorter = rows < columns ? rows : columns, longer = rows < columns ? columns : rows;
+    const Workspace<Group> memory{g, workspace ? workspace + row * bytes : nullptr};
+    return {costs, costs.matrix.rows, costs.matrix.columns,
+            SearchState<typename Costs::Value>(memory, shorter, longer)};
+  }
+
+  template <class Costs, class Group>
+  PD_HD void run(const Group& g, int64_t row, const Costs& costs, const Output& out) const {
+    const auto a = assigner(g, row, costs);
+    if (!a.solve(g)) return nothing(g, out, AssignmentStatus::Infeasible);
+    write(g, out, a, AssignmentStatus::Ok);
+  }
+
+  template <class Group>
+  PD_HD void forbid(const Group& g, int64_t row, const Matrix<T>& walk, const Output& out) const {
+    const ForbiddingCosts<T> costs{walk, sign};
+    const auto a = assigner(g, row, costs);
+    a.solve(g);
+    const int forced = g.sum(a.rows, [=, s = a.state](int i) {
+      const int j = s.column_of[i];
+      if (!costs.forbidden(i, j)) return 0;
+      s.column_of[i] = -1, s.row_of[j] = -1;
+      return 1;
+    });
+    write(g, out, a, forced > 0 ? AssignmentStatus::Infeasible : AssignmentStatus::Ok);
+  }
+
+  template <class Group, class A>
+  PD_HD void write(const Group& g, const Output& out, const A& a, AssignmentStatus s) const {
+    const int* column_of = out.transposed ? a.state.row_of : a.state.column_of;
+    const int* row_of = out.transposed ? a.state.column_of : a.state.row_of;
+    const int known_rows = out.transposed ? a.columns : a.rows, known_columns = out.transposed ? a.rows : a.columns;
+    g.each(rows, [=](int i) { out.column_of_row[i] = i < known_rows ? column_of[i] : -1; });
+    g.each(columns,
+           [=](int j) { out.row_of_column[j] = j < known_columns && row_of[j] >= 0 ? out.first + row_of[j] : -1; });
+    g.once([=] { *out.status = int64_t(s); });
+  }
+
+  template <class Group> PD_HD void nothing(const Group& g, const Output& out, AssignmentStatus s) const {
+    g.each(rows, [=](int i) { out.column_of_row[i] = -1; });
+    g.each(columns, [=](int j) { out.row_of_column[j] = -1; });
+    g.once([=] { *out.status = int64_t(s); });
+  }
+};
+
+}  // namespace pydistill::math

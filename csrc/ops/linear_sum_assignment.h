@@ -1,0 +1,115 @@
+// linear_sum_assignment: host side.
+#pragma once
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/launch.h"
+#include "math/assignment.h"
+
+namespace pydistill {
+
+namespace assignment {
+
+template <class F> void with_cost(const char* op, const TensorView& t, F f) {
+  switch (t.kind()) {
+    case ScalarKind::Int64:
+      return f(Tag<int64_t>{});
+    case ScalarKind::Int32:
+      return f(Tag<int>{});
+    case ScalarKind::Bool:
+      return f(Tag<bool>{});
+    default:
+      return with_floating(op, t, f);
+  }
+}
+
+inline double largest(ScalarKind kind) {
+  switch (kind) {
+    case ScalarKind::Float64:
+      return std::numeric_limits<double>::max();
+    case ScalarKind::Float16:
+      return 65504;
+    case ScalarKind::BFloat16:
+      return 0x1.fep127;
+    default:
+      return std::numeric_limits<float>::max();
+  }
+}
+
+inline bool may_forbid(ScalarKind kind, math::NonFinite policy) {
+  return policy == math::NonFinite::Forbid && kind != ScalarKind::Int64 && kind != ScalarKind::Int32 &&
+         kind != ScalarKind::Bool;
+}
+
+inline int64_t problem_bytes(int64_t rows, int64_t columns, bool forbid) {
+  const int64_t shorter = std::min(rows, columns), longer = std::max(rows, columns);
+  return forbid ? math::SearchState<math::Forbidding>::bytes(shorter, longer)
+                : math::SearchState<double>::bytes(shorter, longer);
+}
+
+inline void counts(const char* op, const char* name, const TensorView& t, const TensorView& cost) {
+  if (!t.present()) return;
+  check::rank(op, (std::string(name) + " of shape (P,)").c_str(), t, 1);
+  check::buffer(op, name, t, {t.size(0)}, ScalarKind::Int64, cost);
+  if (t.size(0) == 0 ? cost.size(0) > 0 : cost.size(0) % t.size(0) != 0)
+    check::that(false, op, (std::string(name) + " of one entry a problem").c_str(), t);
+}
+
+}  // namespace assignment
+
+// Bytes of workspace for one problem that the caller must bring; 0 where the device's own scratch is enough.
+template <class Device> int64_t linear_sum_assignment_workspace(int64_t rows, int64_t columns, bool forbid) {
+  const int64_t bytes = assignment::problem_bytes(rows, columns, forbid);
+  return bytes > Device::kSharedBytes ? bytes : 0;
+}
+
+// cost (P, groups * R, C), any strides; rows, columns (P,) or a length that divides P, or None;
+// column_of_row (P, groups * R), row_of_column (P * groups, C), status (P * groups).
+template <class Device>
+void linear_sum_assignment(const Context& context, const TensorView& cost, const TensorView& rows,
+                           const TensorView& columns, bool maximize, int64_t nonfinite, int64_t groups,
+                           const TensorView& workspace, const TensorView& column_of_row,
+                           const TensorView& row_of_column, const TensorView& status) {
+  constexpr auto op = "linear_sum_assignment";
+  constexpr int64_t kMost = 1 << 28;  // a count of forbidden pairs, and a key, is an int
+  check::rank(op, "cost of shape (P, R, C)", cost, 3);
+  const int64_t p = cost.size(0), r = cost.size(1), c = cost.size(2);
+  check::that(r < kMost && c < kMost, op, "fewer than 2^28 rows and columns", cost);
+  check::that(groups > 0 && r % groups == 0, op, "groups that divide the rows", groups);
+  assignment::counts(op, "rows", rows, cost);
+  assignment::counts(op, "columns", columns, cost);
+  check::buffer(op, "column_of_row", column_of_row, {p, r}, ScalarKind::Int64, cost);
+  check::buffer(op, "row_of_column", row_of_column, {p * groups, c}, ScalarKind::Int64, cost);
+  check::buffer(op, "status", status, {p * groups}, ScalarKind::Int64, cost);
+  const auto policy = static_cast<math::NonFinite>(nonfinite);
+  const int64_t n = p * groups, m = r / groups, longer = std::max(m, c), shorter = std::min(m, c);
+  const int64_t bytes = assignment::problem_bytes(m, c, assignment::may_forbid(cost.kind(), policy));
+  const bool own = bytes <= Device::kSharedBytes;
+  if (!own) check::buffer(op, "workspace", workspace, {n, bytes}, ScalarKind::Uint8, cost);
+  assignment::with_cost(op, cost, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const math::Assignment<T> body{cost.ptr<T>(),
+                                   cost.stride(0),
+                                   cost.stride(1),
+                                   cost.stride(2),
+                                   int(groups),
+                                   int(m),
+                                   int(c),
+                                   rows.ptr<int64_t>(),
+                                   columns.ptr<int64_t>(),
+                                   rows.present() ? rows.size(0) : 1,
+                                   columns.present() ? columns.size(0) : 1,
+                                   column_of_row.ptr<int64_t>(),
+                                   row_of_column.ptr<int64_t>(),
+                                   status.ptr<int64_t>(),
+                                   policy,
+                                   maximize ? -1.0 : 1.0,
+                                   assignment::largest(cost.kind()),
+                                   own ? nullptr : workspace.ptr<std::byte>(),
+                                   bytes};
+    if (longer <= 128) return Device::short_rows(context, n, std::max<int64_t>(longer, 65), body, bytes);  // a warp
+    Device::rows(context, n, 2 * shorter * longer, body, own ? bytes : 0);
+  });
+}
+
+}  // namespace pydistill
