@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from pydistill import losses, ops
     from pydistill.adapters import Adapter
     from pydistill.distiller import Distiller
+    from pydistill.ops._check import checking
     from pydistill.schedule import Term
 
-__all__ = ["Adapter", "Distiller", "Term", "__version__", "losses", "ops"]
+__all__ = ["Adapter", "Distiller", "Term", "__version__", "checking", "losses", "ops"]
 
 _SUBMODULES = ("losses", "ops")
-_CLASSES = {"Adapter": "adapters", "Distiller": "distiller", "Term": "schedule"}
+_ELSEWHERE = {"Adapter": "adapters", "Distiller": "distiller", "Term": "schedule", "checking": "ops._check"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CLASSES:
-        return getattr(import_module(f"pydistill.{_CLASSES[name]}"), name)
+    if name in _ELSEWHERE:
+        return getattr(import_module(f"pydistill.{_ELSEWHERE[name]}"), name)
     if name in _SUBMODULES:
         return import_module(f"pydistill.{name}")
     raise AttributeError(f"module 'pydistill' has no attribute {name!r}")

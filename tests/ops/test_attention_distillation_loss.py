@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pydistill.losses import SADLoss
-from pydistill.ops import attention_distillation_loss, channel_energy, energy_distillation_loss
+from pydistill.ops import attention_distillation_loss, energy_distillation_loss
 from pydistill.ops.attention_distillation_loss import attention_distillation_loss_reference
 from tests.conformance import Case, Conformance, assert_close, each_device, normal, relative_error
 from tests.golden import golden
@@ -49,17 +49,21 @@ class TestAttentionDistillationLoss(Conformance):
     }
 
 
+def ready_map(rng):
+    return [*normal((2, 3, 6, 7), scale=0.6)(rng), torch.rand(2, 6, 7, generator=rng, dtype=torch.float64) / 20]
+
+
 class TestReadyMap(Conformance):
     """The teacher's map may come from elsewhere."""
 
     fn, reference = attention_distillation_loss, attention_distillation_loss_reference
-    cases = {"map": Case(lambda rng: [*normal((2, 3, 6, 7), scale=0.6)(rng), torch.rand(2, 6, 7, generator=rng).double() / 20], dict(detach_target=False))}  # fmt: skip
+    cases = {"map": Case(ready_map, dict(detach_target=False))}
     gradients = (0, 1)
-    empty = Case(normal((0, 3, 4, 5), (0, 4, 5)))
-    wrong = {}
-    test_wrong_input = None
+    empty = Case(normal((0, 3, 4, 5), (0, 4, 5)), dict(detach_target=False))
 
-    empty.kwargs["detach_target"] = False
+
+def energies(*shapes):
+    return lambda rng: [e.square() for e in normal(*shapes)(rng)]
 
 
 class TestEnergies(Conformance):
@@ -73,9 +77,9 @@ class TestEnergies(Conformance):
         return attention_distillation_loss_reference(*features, **kwargs)
 
     cases = {
-        "upsampled": Case(lambda rng: [e.square() for e in normal((2, 8, 10), (2, 4, 5))(rng)], dict(detach_target=False)),
-        "mean": Case(lambda rng: [e.square() for e in normal((2, 6, 6), (2, 6, 6))(rng)], dict(detach_target=False, normalize="mean")),
-    }  # fmt: skip
+        "upsampled": Case(energies((2, 8, 10), (2, 4, 5)), dict(detach_target=False)),
+        "mean": Case(energies((2, 6, 6), (2, 6, 6)), dict(detach_target=False, normalize="mean")),
+    }
     gradients = (0, 1)
     empty = Case(normal((0, 4, 5), (0, 4, 5)), dict(detach_target=False))
     wrong = {
