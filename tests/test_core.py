@@ -16,8 +16,6 @@ from pydistill.ops import attention_map, channel_energy
 from pydistill.ops._check import boxes, counts, finite, labels
 from tests.conformance import NoCopies, relative_error
 
-FLOAT = torch.float32
-
 
 def energy(features, out=None, resource=1):
     n, _, h, w = features.shape
@@ -79,6 +77,24 @@ def test_refuses_a_buffer_the_kernel_would_write_past(out, error, message):
 def test_an_empty_tensor_is_contiguous_whatever_its_strides():
     out = torch.empty(0, 3, 4).as_strided((0, 3, 4), (1, 7, 5))
     assert energy(torch.randn(0, 2, 3, 4), out).shape == (0, 3, 4)
+
+
+def test_without_the_exchange_table_python_passes_the_current_stream(monkeypatch):
+    """torch before 2.10; with the table the kernels ask for the stream themselves."""
+
+    class OnCuda:
+        is_cuda, device = True, "cuda:1"
+
+    class Stream:
+        cuda_stream = 1234
+
+    kernels = object()
+    monkeypatch.setitem(vars(_C), "cuda", kernels)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream if device == "cuda:1" else None)
+    for table, resource in ((False, 1234), (True, _C.ASK_TORCH)):
+        monkeypatch.setattr(_C, "exchange_table", table)
+        assert _C.on(OnCuda()) == (kernels, resource)
+    assert _C.on(torch.empty(0)) == (_C.cpu, torch.get_num_threads())
 
 
 def test_vmap_says_what_is_missing():
