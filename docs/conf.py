@@ -20,4 +20,4 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_custom_sections = [("Reference", "notes"), ("References", "notes")]
+napoleon_custom_sections = ["Reference", "References"]

@@ -71,6 +71,16 @@ def _attention_distillation_loss(rng: Random) -> Arguments:
     }
 
 
+def _channel_energy(rng: Random) -> Arguments:
+    return {"features": real(2, 3, 4, 5), "mapping": rng.choice(["sum_power", "max_power"]), "power": 2.0}
+
+
+def _energy_distillation_loss(rng: Random) -> Arguments:
+    arguments = _attention_distillation_loss(rng)
+    del arguments["mapping"], arguments["power"]
+    return {**arguments, "shallow": real(2, 8, 10), "deep": real(2, 4, 5)}
+
+
 def _softmax_kl(rng: Random) -> Arguments:
     return {
         "student": real(6, 17),
@@ -143,6 +153,8 @@ def _hungarian_match(rng: Random) -> Arguments:
 VALID: dict[str, Callable[[Random], Arguments]] = {
     "attention_map": _attention_map,
     "attention_distillation_loss": _attention_distillation_loss,
+    "channel_energy": _channel_energy,
+    "energy_distillation_loss": _energy_distillation_loss,
     "softmax_kl": _softmax_kl,
     "pairwise_iou": _pairwise_iou,
     "assign_atss": _assign_atss,
