@@ -37,7 +37,7 @@ demo: $(READY)-train
 
 test: $(READY)-dev
 	$(RUN) -m pytest -n $(JOBS) $(ARGS)
-	cmake -S tests/cpp -B build/tests -G Ninja
+	cmake -S tests/cpp -B build/tests -G Ninja -DPython_EXECUTABLE=$$($(RUN) -c 'import sys; print(sys.executable)')
 	cmake --build build/tests --parallel $(JOBS)
 	ctest --test-dir build/tests --output-on-failure --parallel $(JOBS)
 

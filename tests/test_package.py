@@ -197,9 +197,10 @@ def test_gpu_check_stage_notes_failures_and_time():
     assert [step["code"] for step in gpu_check.run_stage("test", [slow, good], seconds=1.5)["steps"]] == [124, None]
 
 
-def test_gpu_check_medians():
-    row = {"fullname": "benchmarks/bench_kl.py::ours", "stats": {"median": 0.0123}}
-    assert tool("gpu_check").medians({"benchmarks": [row]}) == {"benchmarks/bench_kl.py::ours": 12.3}
+def test_gpu_check_summary():
+    row = {"fullname": "benchmarks/test_kl.py::ours", "extra_info": {"minimum_ms": {"ours": 1.5}}, "stats": {}}
+    expected = {"benchmarks/test_kl.py::ours": {"minimum_ms": {"ours": 1.5}}}
+    assert tool("gpu_check").summary({"benchmarks": [row]}) == expected
 
 
 def test_fuzz_knows_every_op():
