@@ -1,0 +1,64 @@
+// Rows<T>: the rows of a tensor of any strides, each of them n elements along one dimension.
+#pragma once
+#include <cstring>
+#include "core/hostdevice.h"
+
+namespace pydistill {
+
+// Where a tensor's rows are: at most three nested strides, after neighbouring dimensions have been merged.
+template <class T> struct Rows {
+  T* data = nullptr;
+  int64_t step = 0;                   // from one element of a row to the next
+  int64_t inner = 1, middle = 1;      // rows of the innermost level, and how often that repeats in the middle one
+  int64_t stride[3] = {};             // outer, middle, inner
+
+  PD_HD T* at(int64_t row) const {
+    if (row < inner) return data + row * stride[2];
+    const int64_t block = row / inner;
+    const int64_t outer = block / middle;
+    return data + outer * stride[0] + (block - outer * middle) * stride[1] + (row - block * inner) * stride[2];
+  }
+  // How many rows from `row` on lie stride[2] apart.
+  PD_HD int64_t run(int64_t row) const { return row < inner ? inner - row : inner - row % inner; }
+};
+
+// rows first .. first + count of n elements = 0
+template <class T> void zero(const Rows<T>& rows, int n, int64_t first, int64_t count) {
+  while (count > 0) {
+    const int64_t run = rows.run(first) < count ? rows.run(first) : count;
+    T* p = rows.at(first);
+    if (rows.step == 1 && rows.stride[2] == n) {
+      std::memset(static_cast<void*>(p), 0, size_t(run * n) * sizeof(T));
+    } else if (rows.stride[2] == 1) {
+      for (int i = 0; i < n; ++i) std::memset(static_cast<void*>(p + i * rows.step), 0, size_t(run) * sizeof(T));
+    } else {
+      for (int64_t r = 0; r < run; ++r)
+        for (int i = 0; i < n; ++i) p[r * rows.stride[2] + i * rows.step] = T(0.f);
+    }
+    first += run, count -= run;
+  }
+}
+
+// Those of the rows first .. first + count whose element is not 0; returns how many.
+template <class T> int nonzero(const Rows<const T>& rows, int64_t first, int count, int64_t* out) {
+  constexpr int kBlock = 16;  // mostly zeros: look at sixteen at once
+  int found = 0;
+  const bool dense = rows.stride[2] == 1 && rows.run(first) >= count;
+  const T* p = rows.at(first);
+  for (int at = 0; at < count; at += kBlock) {
+    const int last = at + kBlock < count ? at + kBlock : count;
+    if (dense && last - at == kBlock) {
+      int any = 0;
+#pragma omp simd reduction(| : any)
+      for (int i = 0; i < kBlock; ++i) any |= p[at + i] != T(0);
+      if (!any) continue;
+    }
+    for (int i = at; i < last; ++i) {
+      out[found] = first + i;
+      found += (dense ? p[i] : *rows.at(first + i)) != T(0);
+    }
+  }
+  return found;
+}
+
+}  // namespace pydistill

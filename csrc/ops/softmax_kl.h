@@ -1,0 +1,110 @@
+// Host side of softmax_kl, written once for both devices: check, then launch. Python allocates.
+#pragma once
+#include "core/check.h"
+#include "core/launch.h"
+#include "math/softmax_kl.h"
+
+namespace pydistill {
+
+namespace kl {
+
+constexpr int kTile = 4096;  // losses that are summed in one go
+
+// f(Tag<S>, Tag<U>) with the storage types of student and teacher: the same, or a float32 teacher of a half student.
+template <class F> void with_pair(const char* op, const TensorView& student, const TensorView& teacher, F f) {
+  with_floating(op, student, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    if (teacher.kind() == kind_of<S>) return f(tag, tag);
+    if constexpr (sizeof(S) == 2) {
+      if (teacher.kind() == ScalarKind::Float32) return f(tag, Tag<float>{});
+    }
+    check::kind(op, "teacher", teacher, kind_of<S>);
+  });
+}
+
+inline void same_shape(const char* op, const char* expected, const TensorView& a, const TensorView& b) {
+  bool same = a.ndim == b.ndim;
+  for (int d = 0; same && d < a.ndim; ++d) same = a.size(d) == b.size(d);
+  check::that(same && check::same_device(a, b), op, expected, b);
+}
+
+template <class S, class U, class A>
+math::KlRows<S, U, A> rows(const char* op, const TensorView& student, const TensorView& teacher, const TensorView& weight,
+                           double temperature, int64_t dim) {
+  check::positive(op, "temperature", temperature);
+  check::that(dim >= 0 && dim < student.ndim, op, "dim within the student's dimensions", dim);
+  same_shape(op, "teacher of the student's shape and device", student, teacher);
+  if (weight.present()) check::kind(op, "weight", weight, kind_of<A>);
+  const int64_t n = student.size(int(dim));
+  check::that(n >= 1 && n <= std::numeric_limits<int>::max(), op, "at least one bin", n);
+  return {rows_of<const S>(op, student, int(dim)), rows_of<const U>(op, teacher, int(dim)), rows_of<const A>(op, weight, -1), int(n),
+          A(1 / temperature)};
+}
+
+template <class A> const A* factor(const char* op, const TensorView& t, const TensorView& like) {
+  if (t.present()) check::buffer(op, "avg_factor", t, {}, kind_of<A>, like);
+  return t.ptr<A>();
+}
+
+template <class S> bool interleaved(const Rows<const S>& rows) { return rows.stride[2] == 1 && rows.step != 1; }
+
+}  // namespace kl
+
+// rows: (R,) one loss per row; total: (), their scaled sum, or None; partial: (ceil(R / 4096),) scratch where R > 4096.
+template <class Device>
+void softmax_kl(const Context& context, const TensorView& student, const TensorView& teacher, const TensorView& weight,
+                const TensorView& avg_factor, double temperature, int64_t dim, double scale, double reduction,
+                const TensorView& rows, const TensorView& partial, const TensorView& total) {
+  constexpr auto op = "softmax_kl";
+  kl::with_pair(op, student, teacher, [&](auto s, auto u) {
+    using S = typename decltype(s)::type;
+    using U = typename decltype(u)::type;
+    using A = typename Accumulate<S>::type;
+    using Tiles = math::SumTiles<A>;
+    const auto in = kl::rows<S, U, A>(op, student, teacher, weight, temperature, dim);
+    const int64_t n = student.numel() / in.n;
+    check::buffer(op, "rows", rows, {n}, kind_of<A>, student);
+    A* loss = rows.ptr<A>();
+    Device::short_rows(context, n, in.n, math::SoftmaxKl<S, U, A>{in, loss, A(scale)}, 0, kl::interleaved(in.student));
+    if (!total.present()) return;
+    check::buffer(op, "total", total, {}, kind_of<A>, student);
+    const A* factor = kl::factor<A>(op, avg_factor, student);
+    const int64_t tiles = (n + kl::kTile - 1) / kl::kTile;
+    if (tiles <= 1) return Device::rows(context, 1, n, Tiles{loss, total.ptr<A>(), n, int(n), A(reduction), factor});
+    check::buffer(op, "partial", partial, {tiles}, kind_of<A>, student);
+    A* sums = partial.ptr<A>();
+    Device::rows(context, tiles, kl::kTile, Tiles{loss, sums, n, kl::kTile, A(1), nullptr});
+    Device::rows(context, 1, tiles, Tiles{sums, total.ptr<A>(), tiles, int(tiles), A(reduction), factor});
+  });
+}
+
+// dloss: () or one per row, of any strides. scale: of a row's gradient, but for the weight and avg_factor.
+template <class Device>
+void softmax_kl_backward(const Context& context, const TensorView& dloss, const TensorView& student, const TensorView& teacher,
+                         const TensorView& weight, const TensorView& avg_factor, double temperature, int64_t dim, double scale,
+                         const TensorView& dstudent, const TensorView& dteacher) {
+  constexpr auto op = "softmax_kl_backward";
+  kl::with_pair(op, student, teacher, [&](auto s, auto u) {
+    using S = typename decltype(s)::type;
+    using U = typename decltype(u)::type;
+    using A = typename Accumulate<S>::type;
+    const auto in = kl::rows<S, U, A>(op, student, teacher, weight, temperature, dim);
+    check::kind(op, "dloss", dloss, kind_of<A>);
+    const auto gradient = [&](const char* name, const TensorView& t, const TensorView& of) {
+      if (!t.present()) return;
+      kl::same_shape(op, name, of, t);
+      check::kind(op, name, t, of.kind());
+    };
+    gradient("dstudent of the student's shape and device", dstudent, student);
+    gradient("dteacher of the teacher's shape and device", dteacher, teacher);
+    const math::SoftmaxKlBackward<S, U, A> body{in,
+                                                rows_of<const A>(op, dloss, -1),
+                                                kl::factor<A>(op, avg_factor, student),
+                                                rows_of<S>(op, dstudent, int(dim)),
+                                                rows_of<U>(op, dteacher, int(dim)),
+                                                A(scale / temperature)};
+    Device::short_rows(context, student.numel() / in.n, in.n, body, 0, kl::interleaved(in.student));
+  });
+}
+
+}  // namespace pydistill

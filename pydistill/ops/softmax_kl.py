@@ -1,0 +1,251 @@
+"""Temperature-scaled Kullback-Leibler divergence between the softmaxes of two tensors, row by row."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pydistill import _C
+from pydistill.ops._register import Op, accumulator, differentiable
+
+_TILE = 4096  # losses that csrc/ops/softmax_kl.h sums in one go
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def softmax_kl(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 1.0,
+    dim: int = -1,
+    weight: Tensor | None = None,
+    bins: str = "sum",
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+    detach_target: bool = True,
+) -> Tensor:
+    r"""How far the student's distribution over the bins of each row is from the teacher's.
+
+    With :math:`p = \mathrm{softmax}(t / T)` and :math:`s = \mathrm{softmax}(z / T)` over the n bins of a row,
+
+    .. math:: \ell = T^2 w \sum_i p_i (\log p_i - \log s_i), \qquad
+              \partial \ell / \partial z_i = T w (s_i - p_i), \qquad
+              \partial \ell / \partial t_i = T w\, p_i \Big(\log \frac{p_i}{s_i} - \sum_j p_j \log \frac{p_j}{s_j}\Big).
+
+    A bin with :math:`p_i = 0` adds nothing. Nothing is copied for heads whose bins are not their last dimension: pass
+    ``dim``. Accumulates in float32, in float64 for float64; float16 logits up to 60000 are fine.
+
+    Args:
+        student: Logits z, any shape, float64, float32, float16 or bfloat16. All dimensions but ``dim`` count rows.
+        teacher: Logits t, of the same shape. The student's dtype or float32; others are converted.
+        temperature: T > 0, of both sides.
+        dim: The dimension that holds the n bins.
+        weight: w, one number per row: broadcasts to the student's shape without ``dim``. A constant, without gradient.
+            A row of weight 0 is not read; its loss and its gradient are 0 whatever its logits are.
+        bins: ``"sum"``: the Kullback-Leibler divergence. ``"mean"``: divided by n, as in the released code.
+        reduction: ``"none"``: one loss per row. ``"sum"``. ``"mean"``: the sum over the number of rows, or over
+            ``avg_factor``.
+        avg_factor: What ``"mean"`` divides the sum by, a number or a tensor of one element that is read on its device.
+            A constant. A sum of 0 over a factor of 0 is 0; with a factor of 0 the gradient is 0.
+        detach_target: Whether the teacher is a constant. If not, its gradient is finite also where p underflows.
+
+    Returns:
+        The losses, of the student's shape without ``dim``, or their scalar reduction; float64 for float64, else float32.
+        A NaN logit makes its own row NaN. Results repeat bit for bit.
+
+    Raises:
+        ValueError: If a shape, an option or the temperature is not one of the above.
+        TypeError: If the dtype is not one of the above.
+
+    Reference:
+        Hinton et al. 2015, arXiv:1503.02531, section 2, for T^2; Zheng et al. 2022 (LD), arXiv:2102.12252, for rows that
+        are box sides. The released LD code takes the mean over the bins, ``bins="mean"``: n times smaller than the
+        divergence. Where the teacher's softmax underflows, its gradient without ``detach_target`` is NaN there and 0 here.
+    """
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f'softmax_kl: expected reduction "none", "mean" or "sum", got {reduction!r}')
+    if bins not in ("sum", "mean"):
+        raise ValueError(f'softmax_kl: expected bins "sum" or "mean", got {bins!r}')
+    if avg_factor is not None and reduction != "mean":
+        raise ValueError(f'softmax_kl: expected reduction "mean" with avg_factor, got {reduction!r}')
+    ndim = student.dim()
+    if not -ndim <= dim < ndim:
+        raise ValueError(f"softmax_kl: expected dim within the dimensions of {list(student.shape)}, got {dim}")
+    dim %= ndim
+    n = student.shape[dim]
+    scale = temperature * temperature
+    if bins == "mean":
+        scale /= max(n, 1)
+    factor = 1.0  # of the sum
+    if reduction == "mean" and not isinstance(avg_factor, Tensor):
+        divisor = student.numel() // max(n, 1) if avg_factor is None else avg_factor
+        factor = 1 / divisor if divisor else 1.0
+    if weight is not None:
+        weight = _row_weight(weight, student, dim)
+    if isinstance(avg_factor, Tensor):
+        avg_factor = avg_factor.detach().to(accumulator(student.dtype)).reshape(())
+    elif avg_factor == 0:
+        avg_factor = student.new_zeros((), dtype=accumulator(student.dtype))
+    else:
+        avg_factor = None
+    if teacher.dtype != student.dtype:
+        teacher = teacher.to(torch.float32 if student.dtype in _HALF else student.dtype)
+    if detach_target and teacher.requires_grad:
+        teacher = teacher.detach()
+    result: Tensor = _softmax_kl(
+        student, teacher, weight, avg_factor, temperature, dim, scale, factor, reduction != "none"
+    )
+    return result
+
+
+def softmax_kl_reference(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 1.0,
+    dim: int = -1,
+    weight: Tensor | None = None,
+    bins: str = "sum",
+    reduction: str = "none",
+    avg_factor: float | Tensor | None = None,
+    detach_target: bool = True,
+) -> Tensor:
+    """The specification: what the kernels must compute, in plain PyTorch."""
+    wide = accumulator(student.dtype)
+    student, teacher = student.to(wide).movedim(dim, -1), teacher.to(wide).movedim(dim, -1)
+    if detach_target:
+        teacher = teacher.detach()
+    if weight is not None:
+        weight = weight.detach().to(wide).expand(student.shape[:-1])
+        skipped = (weight == 0).unsqueeze(-1)
+        student, teacher = student.masked_fill(skipped, 0), teacher.masked_fill(skipped, 0)
+    log_s, log_p = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
+    p = log_p.exp()
+    divergence = p * (log_p - log_s).masked_fill(p == 0, 0)
+    rows = temperature**2 * (divergence.sum(-1) if bins == "sum" else divergence.mean(-1))
+    if weight is not None:
+        rows = rows * weight
+    if reduction == "none":
+        return rows
+    total = rows.sum()
+    if reduction == "sum":
+        return total
+    divisor = torch.as_tensor(rows.numel() if avg_factor is None else avg_factor, dtype=wide, device=rows.device)
+    return torch.where((total == 0) & (divisor == 0), total, total / divisor)
+
+
+def _row_weight(weight: Tensor, student: Tensor, dim: int) -> Tensor:
+    shape = student.shape[:dim] + student.shape[dim + 1 :]
+    wide = accumulator(student.dtype)
+    if weight.dtype != wide:
+        weight = weight.to(wide)
+    if weight.shape == shape:
+        return weight
+    try:
+        return weight.expand(shape)
+    except RuntimeError:
+        expected = f"weight that broadcasts to {list(shape)}"
+        raise ValueError(f"softmax_kl: expected {expected}, got {list(weight.shape)}") from None
+
+
+def _regular(x: Tensor, dim: int) -> Tensor:
+    """``x`` itself if at most three strides say where its rows are (what the kernels take), else a contiguous copy."""
+    if x.dim() <= 3 + (dim >= 0) or x.is_contiguous():
+        return x
+    levels, size, stride = 0, 1, 0
+    for d in range(x.dim() - 1, -1, -1):
+        if d == dim or x.shape[d] == 1:
+            continue
+        if levels and x.stride(d) == size * stride:
+            size *= x.shape[d]
+        else:
+            levels, size, stride = levels + 1, x.shape[d], x.stride(d)
+    return x if levels <= 3 else x.contiguous()
+
+
+def _forward(
+    student: Tensor,
+    teacher: Tensor,
+    weight: Tensor | None,
+    avg_factor: Tensor | None,
+    temperature: float,
+    dim: int,
+    scale: float,
+    factor: float,
+    reduce: bool,
+) -> Tensor:
+    wide = accumulator(student.dtype)
+    shape = student.shape[:dim] + student.shape[dim + 1 :]
+    count = shape.numel()
+    rows = student.new_empty(count, dtype=wide)
+    total = partial = None
+    if reduce:
+        total = student.new_empty((), dtype=wide)
+        if count > _TILE:
+            partial = student.new_empty((count + _TILE - 1) // _TILE, dtype=wide)
+    student, teacher = _regular(student, dim), _regular(teacher, dim)
+    if weight is not None:
+        weight = _regular(weight, -1)
+    kernels, where = _C.on(student)
+    kernels.softmax_kl(
+        where, student, teacher, weight, avg_factor, temperature, dim, scale, factor, rows, partial, total
+    )
+    return rows.view(shape) if total is None else total
+
+
+def _backward(
+    grad: Tensor,
+    student: Tensor,
+    teacher: Tensor,
+    weight: Tensor | None,
+    avg_factor: Tensor | None,
+    temperature: float,
+    dim: int,
+    scale: float,
+    need_student: bool,
+    need_teacher: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    student, teacher = _regular(student, dim), _regular(teacher, dim)
+    grad = _regular(grad.to(accumulator(student.dtype)), -1)
+    if weight is not None:
+        weight = _regular(weight, -1)
+    dstudent = torch.empty_like(student) if need_student else None
+    dteacher = torch.empty_like(teacher) if need_teacher else None
+    kernels, where = _C.on(student)
+    kernels.softmax_kl_backward(
+        where, grad, student, teacher, weight, avg_factor, temperature, dim, scale, dstudent, dteacher
+    )
+    return dstudent, dteacher
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    student, teacher, weight, avg_factor, temperature, dim, scale, factor, _ = inputs
+    ctx.save_for_backward(student, teacher, weight, avg_factor)
+    ctx.options = temperature, dim, scale * factor
+
+
+def _recall(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return (grad, *ctx.saved_tensors, *ctx.options, ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+
+
+_softmax_kl = differentiable(
+    Op(
+        "softmax_kl(Tensor student, Tensor teacher, Tensor? weight, Tensor? avg_factor, float temperature, int dim, "
+        "float scale, float factor, bool reduce) -> Tensor",
+        _forward,
+        fake=lambda student, teacher, weight, avg_factor, temperature, dim, scale, factor, reduce: student.new_empty(
+            () if reduce else student.shape[:dim] + student.shape[dim + 1 :], dtype=accumulator(student.dtype)
+        ),
+    ),
+    Op(
+        "softmax_kl_backward(Tensor grad, Tensor student, Tensor teacher, Tensor? weight, Tensor? avg_factor, "
+        "float temperature, int dim, float scale, bool need_student, bool need_teacher) -> (Tensor, Tensor)",
+        _backward,
+        fake=lambda grad, student, teacher, *options: (
+            torch.empty_like(_regular(student, options[3])) if options[-2] else None,
+            torch.empty_like(_regular(teacher, options[3])) if options[-1] else None,
+        ),
+    ),
+    save=_save,
+    recall=_recall,
+)
