@@ -2,6 +2,7 @@
 // A row is then a sequence of k-wide vectors, and the formulas of math/ compute with those as with numbers.
 #pragma once
 #include <concepts>
+
 #include "core/group.h"
 
 namespace pydistill {
@@ -150,9 +151,10 @@ template <int k> struct Lanes {
   }
 };
 
-// A body that may run in Lanes: it computes in Scalar; active(first, count, out) lists those of `count` rows that it does
-// not skip, and clear(first, count) is what it does to a skipped one.
-template <class Body> concept SideBySide = requires(const Body& b, int64_t* out) {
+// A body that may run in Lanes: it computes in Scalar; active(first, count, out) lists those of `count` rows that it
+// does not skip, and clear(first, count) is what it does to a skipped one.
+template <class Body>
+concept SideBySide = requires(const Body& b, int64_t* out) {
   typename Body::Scalar;
   { b.active(int64_t(), int(), out) } -> std::same_as<int>;
   b.clear(int64_t(), int64_t());

@@ -1,6 +1,7 @@
 // Rows<T>: the rows of a tensor of any strides, each of them n elements along one dimension.
 #pragma once
 #include <cstring>
+
 #include "core/hostdevice.h"
 
 namespace pydistill {
@@ -8,9 +9,9 @@ namespace pydistill {
 // Where a tensor's rows are: at most three nested strides, after neighbouring dimensions have been merged.
 template <class T> struct Rows {
   T* data = nullptr;
-  int64_t step = 0;                   // from one element of a row to the next
-  int64_t inner = 1, middle = 1;      // rows of the innermost level, and how often that repeats in the middle one
-  int64_t stride[3] = {};             // outer, middle, inner
+  int64_t step = 0;               // from one element of a row to the next
+  int64_t inner = 1, middle = 1;  // rows of the innermost level, and how often that repeats in the middle one
+  int64_t stride[3] = {};         // outer, middle, inner
 
   PD_HD T* at(int64_t row) const {
     if (row < inner) return data + row * stride[2];

@@ -91,7 +91,9 @@ template <class S, class U, class A> struct SoftmaxKl {
 };
 
 // What multiplies every row's gradient: 1 / avg_factor, and 0 where that is 0.
-template <class A> PD_HD A per_factor(const A* factor) { return !factor ? A(1) : *factor == A(0) ? A(0) : A(1) / *factor; }
+template <class A> PD_HD A per_factor(const A* factor) {
+  return !factor ? A(1) : *factor == A(0) ? A(0) : A(1) / *factor;
+}
 
 template <class S, class U, class A> struct SoftmaxKlBackward {
   using Scalar = A;
@@ -100,7 +102,7 @@ template <class S, class U, class A> struct SoftmaxKlBackward {
   const A* factor;      // avg_factor, or null
   Rows<S> dstudent;     // data null where it needs none
   Rows<U> dteacher;
-  A scale;              // what SoftmaxKl has, / T
+  A scale;  // what SoftmaxKl has, / T
 
   template <class Group> PD_HD void operator()(Group g, typename Group::Row row) const {
     if constexpr (std::is_same_v<typename Group::Row, int64_t>) {

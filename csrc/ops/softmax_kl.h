@@ -12,6 +12,8 @@ constexpr int kTile = 4096;  // losses that are summed in one go
 
 // f(Tag<S>, Tag<U>) with the storage types of student and teacher: the same, or a float32 teacher of a half student.
 template <class F> void with_pair(const char* op, const TensorView& student, const TensorView& teacher, F f) {
+  if (student.kind() > ScalarKind::BFloat16)
+    throw DtypeError(std::string(op) + ": expected a floating point dtype, got " + kind_name(student.kind()));
   with_floating(op, student, [&](auto tag) {
     using S = typename decltype(tag)::type;
     if (teacher.kind() == kind_of<S>) return f(tag, tag);
@@ -29,16 +31,16 @@ inline void same_shape(const char* op, const char* expected, const TensorView& a
 }
 
 template <class S, class U, class A>
-math::KlRows<S, U, A> rows(const char* op, const TensorView& student, const TensorView& teacher, const TensorView& weight,
-                           double temperature, int64_t dim) {
+math::KlRows<S, U, A> rows(const char* op, const TensorView& student, const TensorView& teacher,
+                           const TensorView& weight, double temperature, int64_t dim) {
   check::positive(op, "temperature", temperature);
   check::that(dim >= 0 && dim < student.ndim, op, "dim within the student's dimensions", dim);
   same_shape(op, "teacher of the student's shape and device", student, teacher);
   if (weight.present()) check::kind(op, "weight", weight, kind_of<A>);
   const int64_t n = student.size(int(dim));
   check::that(n >= 1 && n <= std::numeric_limits<int>::max(), op, "at least one bin", n);
-  return {rows_of<const S>(op, student, int(dim)), rows_of<const U>(op, teacher, int(dim)), rows_of<const A>(op, weight, -1), int(n),
-          A(1 / temperature)};
+  return {rows_of<const S>(op, student, int(dim)), rows_of<const U>(op, teacher, int(dim)),
+          rows_of<const A>(op, weight, -1), int(n), A(1 / temperature)};
 }
 
 template <class A> const A* factor(const char* op, const TensorView& t, const TensorView& like) {
@@ -80,9 +82,10 @@ void softmax_kl(const Context& context, const TensorView& student, const TensorV
 
 // dloss: () or one per row, of any strides. scale: of a row's gradient, but for the weight and avg_factor.
 template <class Device>
-void softmax_kl_backward(const Context& context, const TensorView& dloss, const TensorView& student, const TensorView& teacher,
-                         const TensorView& weight, const TensorView& avg_factor, double temperature, int64_t dim, double scale,
-                         const TensorView& dstudent, const TensorView& dteacher) {
+void softmax_kl_backward(const Context& context, const TensorView& dloss, const TensorView& student,
+                         const TensorView& teacher, const TensorView& weight, const TensorView& avg_factor,
+                         double temperature, int64_t dim, double scale, const TensorView& dstudent,
+                         const TensorView& dteacher) {
   constexpr auto op = "softmax_kl_backward";
   kl::with_pair(op, student, teacher, [&](auto s, auto u) {
     using S = typename decltype(s)::type;

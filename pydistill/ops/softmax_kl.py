@@ -50,17 +50,18 @@ def softmax_kl(
         detach_target: Whether the teacher is a constant. If not, its gradient is finite also where p underflows.
 
     Returns:
-        The losses, of the student's shape without ``dim``, or their scalar reduction; float64 for float64, else float32.
-        A NaN logit makes its own row NaN. Results repeat bit for bit.
+        The losses, of the student's shape without ``dim``, or their scalar reduction; float64 for float64, else
+        float32. A NaN logit makes its own row NaN. Results repeat bit for bit.
 
     Raises:
         ValueError: If a shape, an option or the temperature is not one of the above.
         TypeError: If the dtype is not one of the above.
 
     Reference:
-        Hinton et al. 2015, arXiv:1503.02531, section 2, for T^2; Zheng et al. 2022 (LD), arXiv:2102.12252, for rows that
-        are box sides. The released LD code takes the mean over the bins, ``bins="mean"``: n times smaller than the
-        divergence. Where the teacher's softmax underflows, its gradient without ``detach_target`` is NaN there and 0 here.
+        Hinton et al. 2015, arXiv:1503.02531, section 2, for T^2; Zheng et al. 2022 (LD), arXiv:2102.12252, for rows
+        that are box sides. The released LD code takes the mean over the bins, ``bins="mean"``: n times smaller than
+        the divergence. Its teacher gradient (without ``detach_target``) is NaN where the teacher's softmax underflows;
+        here it is the limit, 0.
     """
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f'softmax_kl: expected reduction "none", "mean" or "sum", got {reduction!r}')
