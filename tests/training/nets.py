@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pydistill import Distiller, Term
+
 CLASSES = 5
 
 
@@ -62,3 +64,13 @@ def train(distiller: Any, data: Iterable[tuple[Tensor, Tensor]], optimizer: torc
 
 def same_bits(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def mean(feature):
+    return feature.mean()
+
+
+def pair(**options):
+    """A student, a teacher and one term between their bodies."""
+    student, teacher = Net(4, seed=0, dropout=0.3), Net(4, seed=1, dropout=0.3)
+    return Distiller(student, teacher, {"hint": Term(F.mse_loss, "body", "body", **options)})
