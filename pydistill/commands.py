@@ -1,0 +1,52 @@
+"""The commands behind ``pydistill``; each imports what it needs when it runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fused losses for knowledge distillation in dense vision.")
+
+
+@app.command()
+def info() -> None:
+    """Versions, kernels, GPU and driver, and what to do where something is missing."""
+    from pydistill.info import main as show
+
+    show()
+
+
+@app.command()
+def demo(
+    minutes: Annotated[float, typer.Option(help="about how long it takes on two idle cores; sets the number of steps")] = 5,
+    quick: Annotated[bool, typer.Option(help="the shortest form that still learns, about a minute")] = False,
+    seed: Annotated[int, typer.Option(help="of scenes, weights and batches")] = 0,
+    repeats: Annotated[int, typer.Option(help="train with so many seeds and give an interval; shares the minutes")] = 1,
+    output: Annotated[Path, typer.Option(help="folder for scenes, checkpoints, logs and the report")] = Path("runs/demo"),
+    resume: Annotated[bool, typer.Option(help="go on from the checkpoints in the output folder")] = False,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
+    precision: Annotated[str, typer.Option(help="as Lightning Fabric names it, e.g. bf16-mixed")] = "32-true",
+    picture: Annotated[Path | None, typer.Option(help="also write the demo's picture to this PNG file")] = None,
+) -> None:
+    """Train ENet on generated road scenes with and without self attention distillation, and write a report.
+
+    Exits with 1 where a trained network does not beat the empty prediction and the untrained network.
+    """
+    try:
+        from lightning.fabric import Fabric
+
+        from pydistill.recipes.lanes.demo import Demo, Plan
+        from pydistill.recipes.lanes.report import write_picture, write_report
+    except ImportError as error:
+        sys.exit(str(error))
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
+    result = Demo(Plan.make(minutes, quick, seed, repeats), output, fabric, resume).run()
+    report = write_report(result, output / "report.html", fabric.device)
+    if picture:
+        write_picture(result, picture)
+    failures = result.failures()
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    print(f"report: {report.resolve()}")
+    sys.exit(1 if failures else 0)

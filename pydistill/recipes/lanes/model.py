@@ -1,0 +1,154 @@
+"""ENet, a small real-time segmentation network.
+
+Reference: Paszke et al. 2016, arXiv:1606.02147; as the lane network of Hou et al. 2019, arXiv:1908.00821. Stages ``e1``, ``e2``
+and ``e3`` are modules that return one feature each, so that a tap finds them by name.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STAGES = ("e1", "e2", "e3")  # shallow to deep
+
+
+def _normed(layer: nn.Module, channels: int, activation: nn.Module | None = None) -> nn.Sequential:
+    return nn.Sequential(layer, nn.BatchNorm2d(channels), *([activation] if activation else []))
+
+
+def _activation(relu: bool) -> nn.Module:
+    return nn.ReLU() if relu else nn.PReLU()
+
+
+class InitialBlock(nn.Module):
+    """A strided convolution beside a pooled copy of the picture: (N, 3, H, W) to (N, 16, H/2, W/2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 13, 3, stride=2, padding=1, bias=False)
+        self.out = nn.Sequential(nn.BatchNorm2d(16), nn.PReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = F.max_pool2d(x, 3, stride=2, padding=1)
+        return self.out(torch.cat([self.conv(x), pooled], 1))  # type: ignore[no-any-return]
+
+
+class Bottleneck(nn.Module):
+    """Residual block: 1x1 to a quarter of the channels, a 3x3 (dilated) or 5x1 and 1x5 convolution, 1x1 back.
+
+    Args:
+        channels: of input and output.
+        dilation: of the 3x3 convolution, >= 1.
+        asymmetric: 5x1 then 1x5 instead of 3x3.
+        dropout: share of channels dropped, 0..1.
+        relu: ReLU instead of PReLU, as in the decoder.
+    """
+
+    def __init__(self, channels: int, dropout: float, dilation: int = 1, asymmetric: bool = False, relu: bool = False):
+        super().__init__()
+        inner = channels // 4
+        middle: nn.Module = nn.Conv2d(inner, inner, 3, padding=dilation, dilation=dilation, bias=False)
+        if asymmetric:
+            tall = nn.Conv2d(inner, inner, (5, 1), padding=(2, 0), bias=False)
+            wide = nn.Conv2d(inner, inner, (1, 5), padding=(0, 2), bias=False)
+            middle = nn.Sequential(_normed(tall, inner, _activation(relu)), wide)
+        self.branch = nn.Sequential(
+            _normed(nn.Conv2d(channels, inner, 1, bias=False), inner, _activation(relu)),
+            _normed(middle, inner, _activation(relu)),
+            _normed(nn.Conv2d(inner, channels, 1, bias=False), channels, _activation(relu)),
+            nn.Dropout2d(dropout),
+        )
+        self.out = _activation(relu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x + self.branch(x))  # type: ignore[no-any-return]
+
+
+class Downsample(nn.Module):
+    """Halves the grid: a max-pooled branch, padded with zero channels, plus a strided bottleneck.
+
+    Returns:
+        The feature (N, ``outputs``, h/2, w/2) and the argmax indices of the pooling, which the decoder needs to unpool.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dropout: float):
+        super().__init__()
+        inner = inputs // 4
+        self.extra = outputs - inputs
+        self.branch = nn.Sequential(
+            _normed(nn.Conv2d(inputs, inner, 2, stride=2, bias=False), inner, nn.PReLU()),
+            _normed(nn.Conv2d(inner, inner, 3, padding=1, bias=False), inner, nn.PReLU()),
+            _normed(nn.Conv2d(inner, outputs, 1, bias=False), outputs, nn.PReLU()),
+            nn.Dropout2d(dropout),
+        )
+        self.out = nn.PReLU()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        pooled, indices = F.max_pool2d(x, 2, stride=2, return_indices=True)
+        return self.out(F.pad(pooled, (0, 0, 0, 0, 0, self.extra)) + self.branch(x)), indices
+
+
+class Upsample(nn.Module):
+    """Doubles the grid: a 1x1 convolution unpooled at the encoder's indices plus a transposed bottleneck."""
+
+    def __init__(self, inputs: int, outputs: int, dropout: float):
+        super().__init__()
+        inner = inputs // 4
+        self.main = _normed(nn.Conv2d(inputs, outputs, 1, bias=False), outputs)
+        self.branch = nn.Sequential(
+            _normed(nn.Conv2d(inputs, inner, 1, bias=False), inner, nn.ReLU()),
+            _normed(nn.ConvTranspose2d(inner, inner, 2, stride=2, bias=False), inner, nn.ReLU()),
+            _normed(nn.Conv2d(inner, outputs, 1, bias=False), outputs),
+            nn.Dropout2d(dropout),
+        )
+
+    def forward(self, x: Tensor, indices: Tensor) -> Tensor:
+        return F.relu(F.max_unpool2d(self.main(x), indices, 2) + self.branch(x))
+
+
+def context_block(channels: int = 128, dropout: float = 0.1) -> nn.Sequential:
+    """The eight bottlenecks of a deep stage: regular, dilated 2, 5x1 + 1x5, dilated 4, and again with dilations 8 and 16."""
+    layers: list[nn.Module] = []
+    for first, second in ((2, 4), (8, 16)):
+        layers += [
+            Bottleneck(channels, dropout),
+            Bottleneck(channels, dropout, dilation=first),
+            Bottleneck(channels, dropout, asymmetric=True),
+            Bottleneck(channels, dropout, dilation=second),
+        ]
+    return nn.Sequential(*layers)
+
+
+class ENet(nn.Module):
+    """Segments a picture into background and four lanes.
+
+    Features of the stages for an input (N, 3, H, W), H and W multiples of 8: ``e1`` (N, 64, H/4, W/4), ``e2`` and ``e3``
+    (N, 128, H/8, W/8).
+
+    Args:
+        classes: channels of the output.
+    """
+
+    def __init__(self, classes: int = 5):
+        super().__init__()
+        self.initial = InitialBlock()
+        self.down1 = Downsample(16, 64, 0.01)
+        self.e1 = nn.Sequential(*(Bottleneck(64, 0.01) for _ in range(4)))
+        self.down2 = Downsample(64, 128, 0.1)
+        self.e2 = context_block()
+        self.e3 = context_block()
+        self.up1 = Upsample(128, 64, 0.1)
+        self.d1 = nn.Sequential(*(Bottleneck(64, 0.1, relu=True) for _ in range(2)))
+        self.up2 = Upsample(64, 16, 0.1)
+        self.d2 = Bottleneck(16, 0.1, relu=True)
+        self.head = nn.ConvTranspose2d(16, classes, 3, stride=2, padding=1, output_padding=1, bias=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits (N, classes, H, W) of normalised ``pictures`` (N, 3, H, W)."""
+        if pictures.shape[-2] % 8 or pictures.shape[-1] % 8:
+            raise ValueError(f"ENet: expected height and width that are multiples of 8, got {list(pictures.shape)}")
+        x, first = self.down1(self.initial(pictures))
+        x, second = self.down2(self.e1(x))
+        x = self.e3(self.e2(x))
+        x = self.d1(self.up1(x, second))
+        x = self.d2(self.up2(x, first))
+        return self.head(x)  # type: ignore[no-any-return]

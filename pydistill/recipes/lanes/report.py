@@ -1,0 +1,183 @@
+"""Turns what a demo found into its page: table, verdict, curves, lanes and attention on pictures."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from pydistill.ops import attention_map
+from pydistill.recipes.lanes.data import LaneData
+from pydistill.recipes.lanes.demo import Result, Trained
+from pydistill.recipes.lanes.metric import Score
+from pydistill.recipes.lanes.model import STAGES
+from pydistill.recipes.lanes.recipe import LaneConfig, Row
+from pydistill.recipes.lanes.scenes import FRAME
+from pydistill.report import page, pictures
+from pydistill.report.plots import Line, line_plot
+from pydistill.taps import Taps
+
+_SCENES = 5
+
+
+def write_report(result: Result, target: Path, device: torch.device) -> Path:
+    """Writes the page of a demo to ``target``, one file that needs no other."""
+    plain, sad = result.pairs[0]
+    config = result.plan.config
+    return page.render(
+        "lanes.html.j2",
+        target,
+        config=config,
+        pictures=result.plan.test_scenes,
+        seeds=result.plan.seeds,
+        stages=STAGES,
+        nets=[net.name for net in (plain, sad)],
+        tiles=_tiles(result),
+        verdict=verdict(result),
+        table=_table(result),
+        plots=_plots(plain.history, sad.history, config.start),
+        scenes=[_scene(result, index) for index in _choose(plain, _SCENES)],
+        environment=page.environment(device),
+        plan=_plan(result),
+    )
+
+
+def write_picture(result: Result, target: Path) -> None:
+    """Writes the demo's picture: lanes and the attention of the deepest stage, without and with SAD, on a few test scenes."""
+    nets = result.pairs[0]
+    rows = []
+    for index in _choose(nets[0], 4)[1:]:
+        lanes = [_lanes(result.test, net, index) for net in nets]
+        maps = [_attention(net, result.test, index)[0] for net in nets]
+        original = pictures.enlarge(result.test.original(index), 2)
+        rows.append([*lanes, *(pictures.overlay(original, m) for m in maps)])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pictures.write_montage(str(target), rows, ["lanes, ENet", "lanes, ENet + SAD", "E1 attention, ENet", "E1 attention, ENet + SAD"])
+
+
+def verdict(result: Result) -> str:
+    """What SAD did to the accuracy, whichever way it fell, and how far that can be trusted."""
+    gains = [100 * (sad.evaluation.score.accuracy - plain.evaluation.score.accuracy) for plain, sad in result.pairs]
+    mean = float(np.mean(gains))
+    way = "raised" if mean > 0 else "lowered" if mean < 0 else "did not change"
+    if len(gains) == 1:
+        size = f" by {abs(mean):.2f} points" if mean else ""
+        return (
+            f"In this run SAD {way} the accuracy{size}. This is one run with one seed: it shows that the training works and is no "
+            "evidence of a gain or of a loss. Repeat it over several seeds (--repeats 5) for an interval."
+        )
+    half = float(stats.t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / math.sqrt(len(gains)))
+    interval = f"{mean:+.2f} points, 95% interval [{mean - half:+.2f}, {mean + half:+.2f}]"
+    if mean - half <= 0 <= mean + half:
+        return f"No effect shown at this scale: over {len(gains)} seeds, paired, SAD changed the accuracy by {interval}."
+    return f"Over {len(gains)} seeds, paired, SAD {way} the accuracy: {interval}. Generated scenes, one small network: no more than that."
+
+
+def _mean(result: Result, which: int) -> NDArray[np.float64]:
+    scores = [pair[which].evaluation.score for pair in result.pairs]
+    return np.mean([(s.accuracy, s.false_positive, s.false_negative, s.f1) for s in scores], 0)
+
+
+def _table(result: Result) -> list[dict[str, Any]]:
+    def row(name: str, values: Sequence[float], trained: bool) -> dict[str, Any]:
+        return {"name": name, "values": [f"{100 * values[0]:.2f} %", *(f"{v:.4f}" for v in values[1:])], "trained": trained}
+
+    def floor(name: str, score: Score) -> dict[str, Any]:
+        return row(name, (score.accuracy, score.false_positive, score.false_negative, score.f1), False)
+
+    names = [net.name for net in result.pairs[0]]
+    floors = [floor("Empty prediction", result.empty), floor("Untrained ENet", result.untrained)]
+    return floors + [row(name, _mean(result, i).tolist(), True) for i, name in enumerate(names)]
+
+
+def _tiles(result: Result) -> list[dict[str, str]]:
+    plain, sad = 100 * _mean(result, 0)[0], 100 * _mean(result, 1)[0]
+    runs = len(result.pairs)
+    return [
+        {"label": "accuracy, ENet", "value": f"{plain:.2f} %", "note": "cross entropy only"},
+        {"label": "accuracy, ENet + SAD", "value": f"{sad:.2f} %", "note": "each stage learns from the next"},
+        {"label": "difference", "value": f"{sad - plain:+.2f}", "note": "points; one run, no evidence" if runs == 1 else f"points, mean of {runs} seeds"},
+        {"label": "scenes, trainings, scores", "value": f"{result.seconds['all'] / 60:.1f} min", "note": "on this machine"},
+    ]
+
+
+def _series(history: Sequence[Row], name: str, smooth: int = 1) -> tuple[list[float], list[float]]:
+    """Steps and values of one column of the log; each value is the mean of up to ``smooth`` rows that end there."""
+    rows = [(row["step"], row[name]) for row in history if name in row]
+    values = [float(np.mean([v for _, v in rows[max(0, i - smooth + 1) : i + 1]])) for i in range(len(rows))]
+    return [step for step, _ in rows], values
+
+
+def _plots(plain: Sequence[Row], sad: Sequence[Row], start: int) -> list[str]:
+    def both(title: str, name: str, smooth: int) -> str:
+        lines = [Line("ENet + SAD", *_series(sad, name, smooth), colour=2), Line("ENet", *_series(plain, name, smooth), colour=1, dashed=True)]
+        return line_plot(title, lines, marker=start, marked="SAD starts")
+
+    terms = [name for name in dict.fromkeys(n for row in sad for n in row) if name.startswith("sad")]
+    lines = [Line(_pair_name(name), *_series(sad, name, 5), colour=i + 2) for i, name in enumerate(terms)]
+    return [
+        both("Segmentation loss", "segmentation", 5),
+        both("Accuracy on test scenes", "accuracy", 1),
+        line_plot("SAD, squared distance of attention maps", lines, log=True),
+    ]
+
+
+def _pair_name(term: str) -> str:
+    learner, teacher = term.rsplit("_", 2)[-2:]
+    return f"{STAGES[int(learner)].upper()} imitates {STAGES[int(teacher)].upper()}"
+
+
+def _choose(net: Trained, count: int) -> list[int]:
+    """Test scenes spread evenly over the scores of ``net``, worst first."""
+    order = np.argsort([frame.accuracy for frame in net.evaluation.frames], kind="stable")
+    return [int(order[round(share * (len(order) - 1))]) for share in np.linspace(0.02, 0.98, count)]
+
+
+def _lanes(data: LaneData, net: Trained, index: int) -> pictures.Picture:
+    record = data.records[index]
+    picture = pictures.enlarge(data.original(index), 2)
+    picture = pictures.draw_lanes(picture, record.lanes, record.h_samples, FRAME, pictures.GREEN)
+    return pictures.draw_lanes(picture, net.evaluation.lanes[index], record.h_samples, FRAME, pictures.RED)
+
+
+@torch.no_grad()
+def _attention(net: Trained, data: LaneData, index: int) -> list[NDArray[np.float32]]:
+    """The attention map of each stage, shallow to deep, as the loss sees it."""
+    net.student.eval()
+    device = next(net.student.parameters()).device
+    taps = Taps(net.student, STAGES)
+    with taps.record():
+        net.student(data.batch([index]).pictures.to(device))
+    return [attention_map(taps[stage].float(), normalize="mean")[0].cpu().numpy() for stage in STAGES]
+
+
+def _scene(result: Result, index: int) -> dict[str, Any]:
+    nets = result.pairs[0]
+    original = pictures.enlarge(result.test.original(index), 2)
+    maps = [(net.name, [pictures.overlay(original, m) for m in _attention(net, result.test, index)]) for net in nets]
+    return {
+        "picture": pictures.data_uri(original),
+        "lanes": [
+            {"image": pictures.data_uri(_lanes(result.test, net, index)), "accuracy": f"{100 * net.evaluation.frames[index].accuracy:.1f} %"}
+            for net in nets
+        ],
+        "maps": [{"name": name, "images": [pictures.data_uri(image, 75) for image in images]} for name, images in maps],
+    }
+
+
+def _plan(result: Result) -> dict[str, str]:
+    config: LaneConfig = result.plan.config
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
+    return {
+        "scenes": f"{result.plan.train_scenes} to train on, {result.plan.test_scenes} to test on, TuSimple layout, generated with seed {config.seed}",
+        "network": f"ENet, input {config.size[0]} x {config.size[1]}, {sum(p.numel() for p in result.pairs[0][0].student.parameters()):,} parameters",
+        "training": f"{config.steps} steps of {config.batch} pictures, {config.optimizer}, learning rate {config.lr:g}, polynomial decay",
+        "loss": f"cross entropy, background 0.4; SAD weight {config.sad_weight:g} from step {config.start}",
+        "seeds": ", ".join(map(str, result.plan.seeds)),
+        "speed": f"{result.pairs[0][0].evaluation.milliseconds:.0f} ms a picture, network and decoder",
+        "time": seconds,
+    }
