@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fused losses for knowledge distillation in dense vision.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Fused losses for knowledge distillation in dense vision."
+)
 
 
 @app.command()
@@ -19,11 +21,15 @@ def info() -> None:
 
 @app.command()
 def demo(
-    minutes: Annotated[float, typer.Option(help="about how long it takes on two idle cores; sets the number of steps")] = 5,
+    minutes: Annotated[
+        float, typer.Option(help="about how long it takes on two idle cores; sets the number of steps")
+    ] = 5,
     quick: Annotated[bool, typer.Option(help="the shortest form that still learns, about a minute")] = False,
     seed: Annotated[int, typer.Option(help="of scenes, weights and batches")] = 0,
     repeats: Annotated[int, typer.Option(help="train with so many seeds and give an interval; shares the minutes")] = 1,
-    output: Annotated[Path, typer.Option(help="folder for scenes, checkpoints, logs and the report")] = Path("runs/demo"),
+    output: Annotated[Path, typer.Option(help="folder for scenes, checkpoints, logs and the report")] = Path(
+        "runs/demo"
+    ),
     resume: Annotated[bool, typer.Option(help="go on from the checkpoints in the output folder")] = False,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
     precision: Annotated[str, typer.Option(help="as Lightning Fabric names it, e.g. bf16-mixed")] = "32-true",

@@ -17,7 +17,9 @@ from pydistill import __version__
 def render(template: str, target: Path, **content: Any) -> Path:
     """Fills the template of that name in this folder and writes it to ``target``, which it returns."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    pages = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(pages.get_template(template).render(**content), encoding="utf-8")
     return target

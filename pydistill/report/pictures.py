@@ -13,11 +13,16 @@ GREEN, RED = (90, 210, 60), (40, 40, 235)
 
 
 def draw_lanes(
-    picture: Picture, lanes: Sequence[Sequence[int]], rows: Sequence[int], frame: tuple[int, int], colour: tuple[int, int, int]
+    picture: Picture,
+    lanes: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    frame: tuple[int, int],
+    colour: tuple[int, int, int],
 ) -> Picture:
     """Draws lanes on a copy of ``picture``.
 
     Args:
+        picture: what to draw on.
         lanes: for each, one x per row; negative: none. Neighbouring points are joined.
         rows: the y of each value.
         frame: height and width of the picture that the coordinates belong to.
@@ -35,7 +40,7 @@ def draw_lanes(
 
 
 def overlay(picture: Picture, attention: NDArray[np.float32]) -> Picture:
-    """Lays an attention map (h, w) over a dimmed ``picture``: its largest value is yellow, and the root is shown, so that small values show."""
+    """Lays the square root of an attention map (h, w) over a dimmed ``picture``; its largest value is yellow."""
     size = (picture.shape[1], picture.shape[0])
     strength = np.sqrt(np.clip(attention / max(float(attention.max()), 1e-30), 0, 1))
     strength = np.clip(cv2.resize(strength.astype(np.float32), size, interpolation=cv2.INTER_LINEAR), 0, 1)
@@ -51,7 +56,8 @@ def enlarge(picture: Picture, factor: int) -> Picture:
 
 def data_uri(picture: Picture, quality: int = 85) -> str:
     """``picture`` as a JPEG in a ``data:`` address."""
-    return "data:image/jpeg;base64," + base64.b64encode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]).decode()
+    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
 def write_montage(path: str, rows: Sequence[Sequence[Picture]], titles: Sequence[str], width: int = 1200) -> None:
@@ -72,7 +78,7 @@ def write_montage(path: str, rows: Sequence[Sequence[Picture]], titles: Sequence
 
 
 def _quantise(picture: Picture, bits: int = 4) -> Picture:
-    """Keeps the highest ``bits`` of each channel and a little blur: PNG has nothing else that makes photographs small."""
+    """Blurs a little and keeps the highest ``bits`` of each channel, without which a PNG of photographs is large."""
     smooth = cv2.medianBlur(picture, 3)
     step = 256 >> bits
     return np.asarray(np.minimum(smooth // step * step + step // 2, 255), np.uint8)

@@ -21,17 +21,24 @@ class Line:
     dashed: bool = False
 
 
-def line_plot(title: str, lines: Sequence[Line], *, log: bool = False, marker: float | None = None, marked: str = "") -> str:
+def line_plot(
+    title: str, lines: Sequence[Line], *, log: bool = False, marker: float | None = None, marked: str = ""
+) -> str:
     """Draws curves over training steps.
 
     Args:
+        title: over the plot.
+        lines: curves; with several there is a legend.
         log: logarithmic y axis.
-        marker: x of a vertical line with the label ``marked``.
+        marker: x of a vertical line.
+        marked: its label.
 
     Returns:
         An ``<svg>`` element whose text is text, in the page's font.
     """
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pydistill", "font.family": "sans-serif", "font.size": 10}):
+    with mpl.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "pydistill", "font.family": "sans-serif", "font.size": 10}
+    ):
         figure = Figure(figsize=(5.4, 3.1), layout="constrained")
         axes = figure.add_subplot()
         for line in lines:
@@ -39,7 +46,16 @@ def line_plot(title: str, lines: Sequence[Line], *, log: bool = False, marker: f
             axes.plot(line.x, line.y, style, color=COLOURS[line.colour], label=line.name, linewidth=1.8)
         if marker is not None:
             axes.axvline(marker, color="#94a3b8", linewidth=1, linestyle=":")
-            axes.annotate(marked, (marker, 0.98), (4, 0), ("data", "axes fraction"), "offset points", va="top", fontsize=9, color="#64748b")
+            axes.annotate(
+                marked,
+                (marker, 0.98),
+                (4, 0),
+                ("data", "axes fraction"),
+                "offset points",
+                va="top",
+                fontsize=9,
+                color="#64748b",
+            )
         if log:
             axes.set_yscale("log")
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold")

@@ -5,17 +5,16 @@
     root/clips/<date>/<id>/20.jpg                 the picture
     root/label_data_<date>.json, test_label.json  one JSON object a line: lanes, h_samples, raw_file
 
-``lanes`` holds one list per lane, an x for every y of ``h_samples`` and -2 where there is none. Coordinates are those of
-a 1280 x 720 picture whatever the size of the file, so that TuSimple's own evaluator scores predictions for these scenes unchanged,
-and this reader reads TuSimple's own files.
+``lanes`` holds one list per lane, an x for every y of ``h_samples`` and -2 where there is none. Coordinates are those
+of a 1280 x 720 picture whatever the size of the file: TuSimple's evaluator scores predictions for generated scenes
+unchanged, and this reader reads TuSimple's own files.
 """
 
 import json
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pydistill.recipes.lanes.scenes import FRAME, H_SAMPLES, generate_scene
+from pydistill.recipes.lanes.road import FRAME, H_SAMPLES
+from pydistill.recipes.lanes.scenes import generate_scene
 
 CLASSES = 5  # background, then four lanes from left to right
 _MEAN, _STD = (0.3598, 0.3653, 0.3662), (0.2573, 0.2663, 0.2756)  # of RGB in 0..1, over TuSimple and CULane
@@ -35,7 +35,7 @@ _TEST_OFFSET = 1_000_000  # test scenes are other indices of the same world
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a label file: ``lanes`` as lists of x in 1280 x 720 pixels, one per row of ``h_samples``; negative: none."""
+    """One line of a label file: lanes as lists of x in 1280 x 720 pixels, one per ``h_samples``; negative: none."""
 
     raw_file: str
     h_samples: list[int]
@@ -43,21 +43,26 @@ class Record:
 
 
 def write_dataset(root: Path, seed: int, train: int, test: int, workers: int = 1) -> Path:
-    """Writes ``train`` and ``test`` generated scenes below ``root`` in the TuSimple layout, unless they are there already.
+    """Generates scenes below ``root`` in the TuSimple layout, unless they are there already.
+
+    Args:
+        root: folder, made where missing.
+        seed: names the world that the scenes are taken from.
+        train: number of scenes to train on.
+        test: number of scenes to test on, none of which is among the others.
+        workers: threads that draw; the files do not depend on it.
 
     Returns:
-        ``root``. The files depend on ``seed`` and the two counts only.
+        ``root``.
     """
     recipe = {"seed": seed, "train": train, "test": test, "generator": 1}
     stamp = root / "generated.json"
     if stamp.exists() and json.loads(stamp.read_text()) == recipe:
         return root
     splits = {f"label_data_{_DATE}.json": range(train), "test_label.json": range(_TEST_OFFSET, _TEST_OFFSET + test)}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ThreadPoolExecutor(workers) as pool:  # NumPy and OpenCV release the interpreter lock
         for name, indices in splits.items():
-            run = pool.map if workers > 1 else map
-            lines = list(run(partial(_write_scene, root, seed), indices))
-            (root / name).write_text("".join(lines))
+            (root / name).write_text("".join(pool.map(partial(_write_scene, root, seed), indices)))
     stamp.write_text(json.dumps(recipe))
     return root
 
@@ -82,8 +87,8 @@ def read_labels(files: Iterable[Path]) -> list[Record]:
 def assign_classes(record: Record) -> dict[int, NDArray[np.float32]]:
     """Gives lanes their classes: 2 and 3 bound the ego lane on the left and on the right, 1 and 4 are their neighbours.
 
-    Lanes are sorted by the angle of the chord from their lowest to their highest point, ``atan2(dy, -dx)``; the ego lane's left
-    border is the last one of at most 90 degrees. Lanes with fewer than 4 points are left out.
+    Lanes are sorted by the angle of the chord from their lowest to their highest point, ``atan2(dy, -dx)``; the ego
+    lane's left border is the last one of at most 90 degrees. Lanes with fewer than 4 points are left out.
 
     Returns:
         Class to points (P, 2) as (x, y) in 1280 x 720 pixels, from top to bottom.
@@ -100,10 +105,13 @@ def assign_classes(record: Record) -> dict[int, NDArray[np.float32]]:
     return {c: points for c, points in classes.items() if 1 <= c <= 4}
 
 
-def draw_label(record: Record, size: tuple[int, int], line_width: int = 15) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def draw_label(
+    record: Record, size: tuple[int, int], line_width: int = 15
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The segmentation label of a record.
 
     Args:
+        record: lanes to draw.
         size: height and width of the label in pixels.
         line_width: of the lanes, in pixels of 1280 x 720; in the label it is at least 2.
 
@@ -142,7 +150,9 @@ class LaneData:
     def __init__(self, root: Path, files: Sequence[str], size: tuple[int, int], line_width: int = 15):
         self.root, self.size = root, size
         self.records = read_labels(root / file for file in files)
-        self._pictures = np.stack([cv2.resize(self.original(i), size[::-1], interpolation=cv2.INTER_AREA) for i in range(len(self))])
+        self._pictures = np.stack(
+            [cv2.resize(self.original(i), size[::-1], interpolation=cv2.INTER_AREA) for i in range(len(self))]
+        )
         drawn = [draw_label(record, size, line_width) for record in self.records]
         self._labels, self._existence = np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn])
 
@@ -158,7 +168,7 @@ class LaneData:
         return np.asarray(picture, np.uint8)
 
     def batch(self, indices: Sequence[int], mirror: Sequence[bool] | None = None) -> Batch:
-        """Collects pictures and labels; ``mirror`` says which ones are flipped left to right, classes and existence with them."""
+        """Collects pictures and labels; those marked in ``mirror`` are flipped, classes and existence with them."""
         pictures, labels = self._pictures[indices], self._labels[indices]
         existence = self._existence[indices]
         for i in np.flatnonzero(mirror if mirror is not None else []):
@@ -170,7 +180,7 @@ class LaneData:
         return Batch((rgb - mean) / std, torch.from_numpy(labels).long(), torch.from_numpy(existence))
 
     def training_batch(self, seed: int, step: int, size: int) -> Batch:
-        """The batch of ``step``: shuffled by epoch, half of it mirrored. It depends on the arguments only, so a resumed run repeats it."""
+        """The batch of ``step``, shuffled by epoch, half of it mirrored: it depends on the arguments only."""
         per_epoch = len(self) // size
         if per_epoch == 0:
             raise ValueError(f"LaneData: expected at least {size} pictures for one batch, got {len(self)}")

@@ -1,7 +1,6 @@
 """A first distillation: generated scenes, ENet with and without SAD, one report. ``pydistill demo`` runs it."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from pydistill.recipes.lanes.data import LaneData, write_dataset
 from pydistill.recipes.lanes.metric import Score
 from pydistill.recipes.lanes.recipe import Evaluation, LaneConfig, Row, Training, evaluate
 
-# AdamW and wide labels, because a few hundred steps must do: the paper's SGD at a 15-pixel line finds no lane in that time.
+# AdamW and wide labels, because a few hundred steps must do: SGD on 15-pixel lines, the paper's, finds no lane by then.
 _DEMO = LaneConfig(optimizer="adamw", lr=4e-3, line_width=32, sad_weight=0.1)
-_STEPS_PER_MINUTE = 150  # of two cores, both trainings together; a plan has fixed steps, so that it gives the same numbers anywhere
+# On two cores, with both trainings. A plan fixes the steps, not the time, so that a slow machine gets the same numbers.
+_STEPS_PER_MINUTE = 150
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Result:
         """What a trained network should have beaten and did not, in words; empty when all is well."""
         floors = (("the empty prediction", self.empty), ("the untrained network", self.untrained))
         return [
-            f"{net.name} (seed {seed}) does not beat {name}: accuracy {mine.accuracy:.4f} against {floor.accuracy:.4f}, "
-            f"F1 {mine.f1:.4f} against {floor.f1:.4f}"
+            f"{net.name} (seed {seed}) does not beat {name}: accuracy {mine.accuracy:.4f} against {floor.accuracy:.4f},"
+            f" F1 {mine.f1:.4f} against {floor.f1:.4f}"
             for seed, pair in zip(self.plan.seeds, self.pairs)
             for net in pair
             for name, floor in floors
@@ -100,7 +100,9 @@ class Demo:
         result = Result(self.plan, test, evaluate(None, test, config).score, untrained)
         result.seconds["scenes"] = time.perf_counter() - began
         for seed in self.plan.seeds:
-            result.pairs.append(self._pair(replace(config, seed=seed), train, test, result.seconds))
+            pair_began = time.perf_counter()
+            result.pairs.append(self._pair(replace(config, seed=seed), train, test))
+            result.seconds[f"seed {seed}"] = time.perf_counter() - pair_began
         result.seconds["all"] = time.perf_counter() - began
         return result
 
@@ -110,39 +112,44 @@ class Demo:
         root = write_dataset(self.folder / "data", plan.config.seed, plan.train_scenes, plan.test_scenes, workers=2)
         return LaneData(root, ["label_data_0313.json"], size, width), LaneData(root, ["test_label.json"], size, width)
 
-    def _pair(self, config: LaneConfig, train: LaneData, test: LaneData, seconds: dict[str, float]) -> tuple[Trained, Trained]:
-        """Trains without SAD, then with SAD from the checkpoint at which it starts: until there the two are the same."""
-        start = self.folder / "checkpoints" / f"seed{config.seed}-start.pt"
+    def _pair(self, config: LaneConfig, train: LaneData, test: LaneData) -> tuple[Trained, Trained]:
+        """Trains without SAD, then with SAD from the step at which it starts: until there the two are the same."""
+        folder = self.folder / "checkpoints"
+        start, plain, sad = (folder / f"seed{config.seed}-{name}.pt" for name in ("start", "plain", "sad"))
+        if not self.resume:
+            for path in (start, plain, sad):
+                path.unlink(missing_ok=True)
         nets = []
-        for name, variant in (("ENet", config), ("ENet + SAD", replace(config, sad=True))):
-            began = time.perf_counter()
+        for name, variant, last in (("ENet", config, plain), ("ENet + SAD", replace(config, sad=True), sad)):
             training = Training(variant, train, test, self.fabric)
-            last = start.with_name(f"seed{config.seed}-{'sad' if variant.sad else 'plain'}.pt")
-            found = [path for path in ((last,) if self.resume else ()) + ((start,) if self.resume or variant.sad else ()) if path.exists()]
+            found = next((path for path in (last, start) if path.exists()), None)
             if found:
-                training.load(found[0])
-            self._train(training, name, () if variant.sad else (start,))
-            training.save(last)
-            training.write_log(self.folder / "logs" / last.stem)
-            evaluation = evaluate(training.student, test, variant)
-            evaluation.write(self.folder / f"{last.stem}-predictions.json", test)
-            seconds[f"{name}, seed {config.seed}"] = time.perf_counter() - began
-            score = evaluation.score
-            self.console.print(f"{name}: accuracy {score.accuracy:.4f}, FP {score.false_positive:.4f}, FN {score.false_negative:.4f}")
-            nets.append(Trained(name, training.student, evaluation, training.history))
+                training.load(found)
+            nets.append(self._finish(name, training, start, last, test))
         return nets[0], nets[1]
 
-    def _train(self, training: Training, name: str, keep: Sequence[Path]) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"))
-        with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(f"{name}, seed {training.config.seed}", total=training.config.steps, completed=training.step, loss="")
+    def _finish(self, name: str, training: Training, start: Path, last: Path, test: LaneData) -> Trained:
+        """Trains to the end, leaving checkpoints at ``start`` and ``last``, and scores the network."""
+        with self._progress() as progress:
+            about = f"{name}, seed {training.config.seed}"
+            task = progress.add_task(about, total=training.config.steps, completed=training.step, loss="")
 
             def show(step: int, row: Row) -> None:
-                loss = f"loss {row['segmentation']:.3f}" if "segmentation" in row else ""
+                loss = f"loss {row['segmentation']:.3f}" if row else ""
                 progress.update(task, completed=step, loss=loss)
 
-            if keep and training.step < training.config.start:
+            if training.step < training.config.start:
                 training.run(training.config.start, show)
-                for path in keep:
-                    training.save(path)
+                training.save(start)
             training.run(None, show)
+        training.save(last)
+        training.write_log(self.folder / "logs" / last.stem)
+        evaluation = evaluate(training.student, test, training.config)
+        evaluation.write(self.folder / f"{last.stem}-predictions.json", test)
+        score = evaluation.score
+        self.console.print(f"{name}: accuracy {score.accuracy:.4f}, F1 {score.f1:.4f}")
+        return Trained(name, training.student, evaluation, training.history)
+
+    def _progress(self) -> Progress:
+        text, loss = TextColumn("{task.description}"), TextColumn("{task.fields[loss]}")
+        return Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), loss, console=self.console)

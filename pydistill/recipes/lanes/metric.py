@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pydistill.recipes.lanes.scenes import FRAME, H_SAMPLES, NONE
+from pydistill.recipes.lanes.road import FRAME, H_SAMPLES, NONE
 
 _PIXELS = 20  # how far a point may lie from the truth, across the lane, in pixels of 1280 x 720
 _MATCHED = 0.85  # share of right points that makes a lane found
@@ -26,7 +26,7 @@ def decode_lanes(
     threshold: float = 0.3,
     least: int = 2,
 ) -> list[list[int]]:
-    """Reads one point per lane and row off the class probabilities: the column of the largest one, if it is large enough.
+    """Reads off one point per lane and row: the column of the largest probability, if that is large enough.
 
     Args:
         probabilities: (5, h, w), 0..1, background first.
@@ -36,7 +36,7 @@ def decode_lanes(
         least: a lane with fewer points is left out.
 
     Returns:
-        Lanes in the TuSimple form: for each, an x per row of ``H_SAMPLES`` in 1280 x 720 pixels, -2 where there is none.
+        Lanes in the TuSimple form: an x per row of ``H_SAMPLES`` in 1280 x 720 pixels, -2 where there is none.
     """
     if probabilities.ndim != 3 or probabilities.shape[0] != 5:
         raise ValueError(f"decode_lanes: expected probabilities of shape (5, h, w), got {list(probabilities.shape)}")
@@ -83,13 +83,17 @@ def lane_tolerance(lane: Sequence[float], rows: Sequence[float]) -> float:
 
 
 def score_frame(
-    prediction: Sequence[Sequence[float]], truth: Sequence[Sequence[float]], rows: Sequence[float], run_time: float = 0.0
+    prediction: Sequence[Sequence[float]],
+    truth: Sequence[Sequence[float]],
+    rows: Sequence[float],
+    run_time: float = 0.0,
 ) -> Score:
     """Scores the lanes of one picture as TuSimple does.
 
-    A point is right within ``lane_tolerance``, and where both say "none". Each true lane takes its best prediction, and is found if
-    85% of its points are right. Of more than four true lanes the worst is forgiven. More than two predictions too many, or more than
-    200 ms, score (0, 0, 1). Predictions are not assigned one to one, so that FP can be negative, as in the released evaluator.
+    A point is right within ``lane_tolerance``, and where both say "none". Each true lane takes its best prediction,
+    and is found if 85% of its points are right. Of more than four true lanes the worst is forgiven. More than two
+    predictions too many, or more than 200 ms, score (0, 0, 1). Predictions are not assigned one to one, so that FP can
+    be negative, as in the released evaluator.
 
     Args:
         prediction: lanes of ``len(rows)`` values of x in pixels each; negative: none.

@@ -1,7 +1,8 @@
 """ENet, a small real-time segmentation network.
 
-Reference: Paszke et al. 2016, arXiv:1606.02147; as the lane network of Hou et al. 2019, arXiv:1908.00821. Stages ``e1``, ``e2``
-and ``e3`` are modules that return one feature each, so that a tap finds them by name.
+Stages ``e1``, ``e2`` and ``e3`` are modules that return one feature each, so that a tap finds them by name.
+
+Reference: Paszke et al. 2016, arXiv:1606.02147; as the lane network of Hou et al. 2019, arXiv:1908.00821.
 """
 
 import torch
@@ -28,6 +29,7 @@ class InitialBlock(nn.Module):
         self.out = nn.Sequential(nn.BatchNorm2d(16), nn.PReLU())
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, 16, H/2, W/2) of the picture ``x`` (N, 3, H, W)."""
         pooled = F.max_pool2d(x, 3, stride=2, padding=1)
         return self.out(torch.cat([self.conv(x), pooled], 1))  # type: ignore[no-any-return]
 
@@ -60,15 +62,12 @@ class Bottleneck(nn.Module):
         self.out = _activation(relu)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A feature of the shape of ``x`` (N, channels, h, w)."""
         return self.out(x + self.branch(x))  # type: ignore[no-any-return]
 
 
 class Downsample(nn.Module):
-    """Halves the grid: a max-pooled branch, padded with zero channels, plus a strided bottleneck.
-
-    Returns:
-        The feature (N, ``outputs``, h/2, w/2) and the argmax indices of the pooling, which the decoder needs to unpool.
-    """
+    """Halves the grid: a max-pooled branch, padded with zero channels, plus a strided bottleneck."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float):
         super().__init__()
@@ -83,6 +82,7 @@ class Downsample(nn.Module):
         self.out = nn.PReLU()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The feature (N, outputs, h/2, w/2), and the indices of the pooled maxima, which the decoder unpools with."""
         pooled, indices = F.max_pool2d(x, 2, stride=2, return_indices=True)
         return self.out(F.pad(pooled, (0, 0, 0, 0, 0, self.extra)) + self.branch(x)), indices
 
@@ -102,11 +102,12 @@ class Upsample(nn.Module):
         )
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
-        return F.relu(F.max_unpool2d(self.main(x), indices, 2) + self.branch(x))
+        """The feature (N, outputs, 2h, 2w) of ``x`` (N, inputs, h, w)."""
+        return F.relu(F.max_unpool2d(self.main(x), indices, [2, 2]) + self.branch(x))
 
 
 def context_block(channels: int = 128, dropout: float = 0.1) -> nn.Sequential:
-    """The eight bottlenecks of a deep stage: regular, dilated 2, 5x1 + 1x5, dilated 4, and again with dilations 8 and 16."""
+    """The eight bottlenecks of a deep stage: regular, dilated 2, 5x1 + 1x5, dilated 4; again with dilations 8, 16."""
     layers: list[nn.Module] = []
     for first, second in ((2, 4), (8, 16)):
         layers += [
@@ -121,7 +122,7 @@ def context_block(channels: int = 128, dropout: float = 0.1) -> nn.Sequential:
 class ENet(nn.Module):
     """Segments a picture into background and four lanes.
 
-    Features of the stages for an input (N, 3, H, W), H and W multiples of 8: ``e1`` (N, 64, H/4, W/4), ``e2`` and ``e3``
+    For an input (N, 3, H, W), H and W multiples of 8, the stages return ``e1`` (N, 64, H/4, W/4), ``e2`` and ``e3``
     (N, 128, H/8, W/8).
 
     Args:

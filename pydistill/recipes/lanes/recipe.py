@@ -1,10 +1,13 @@
 """Trains ENet on lanes, with or without self attention distillation (SAD), evaluates and predicts.
 
-Reference: Hou et al. 2019, arXiv:1908.00821. The plan is the paper's (SGD with Nesterov momentum, polynomial decay, SAD after two
-thirds of the training), at a size that a CPU trains in minutes.
+The plan is the paper's (SGD with Nesterov momentum, polynomial decay, SAD after two thirds of the training), at a size
+that a CPU trains in minutes.
+
+Reference: Hou et al. 2019, arXiv:1908.00821.
 """
 
 import csv
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -74,7 +77,7 @@ class LaneConfig:
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of ``step``."""
-        return self.lr * min(1.0, (step + 1) / self.warmup) * (1 - step / self.steps) ** 0.9
+        return self.lr * min(1.0, (step + 1) / self.warmup) * math.pow(1 - step / self.steps, 0.9)
 
 
 def _optimizer(config: LaneConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -86,7 +89,7 @@ def _optimizer(config: LaneConfig, parameters: Iterable[nn.Parameter]) -> torch.
 
 
 def _sad_term(config: LaneConfig) -> Term:
-    """SAD between the stages; its maps are divided by their mean, without which ENet's softmax is one-hot and gives no gradient."""
+    """SAD between the stages, on energies divided by their mean: as they are, ENet's make the softmax one-hot."""
     weight, ramp = config.sad_weight if config.sad else 0.0, round(config.sad_ramp * config.steps)
     return Term(SADLoss(normalize="mean"), STAGES, weight=weight, start=config.start, ramp=ramp)
 
@@ -112,13 +115,17 @@ class Training:
         self.step, self.history = 0, list[Row]()
 
     def run(self, until: int | None = None, on_step: Callable[[int, Row], None] | None = None) -> list[Row]:
-        """Trains up to step ``until``, or to the end; ``on_step`` sees the number of steps done and the latest row of the log."""
+        """Trains up to step ``until``, or to the end; ``on_step`` sees the steps done and the latest row of the log."""
         row: Row = {}
         while self.step < (self.config.steps if until is None else until):
             loss = self._train_step()
             self.step += 1
             if self.step % self.config.log_every == 0:
-                row = {"step": self.step, "learning_rate": self.config.learning_rate(self.step - 1), "segmentation": float(loss)}
+                row = {
+                    "step": self.step,
+                    "learning_rate": self.config.learning_rate(self.step - 1),
+                    "segmentation": float(loss),
+                }
                 row |= self.distiller.statistics()
                 self.history.append(row)
             if self.probe is not None and self.step % self.config.evaluate_every == 0:
@@ -166,7 +173,9 @@ class Training:
         mine, saved = asdict(self.config), state["config"]
         changed = {k for k in mine if not k.startswith("sad") and mine[k] != saved.get(k)}
         if changed:
-            raise ValueError(f"Training.load: expected a checkpoint of the same configuration, got other values of {sorted(changed)}")
+            raise ValueError(
+                f"Training.load: expected a checkpoint of the same configuration, got other values of {sorted(changed)}"
+            )
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"].cpu())
@@ -205,7 +214,9 @@ class Evaluation:
         path.write_text("".join(prediction_line(r, lanes, self.milliseconds) for r, lanes in zip(records, self.lanes)))
 
 
-def evaluate(student: nn.Module | None, data: LaneData, config: LaneConfig, count: int | None = None, batch: int = 16) -> Evaluation:
+def evaluate(
+    student: nn.Module | None, data: LaneData, config: LaneConfig, count: int | None = None, batch: int = 16
+) -> Evaluation:
     """Scores ``student`` on the first ``count`` pictures of ``data``; None as the student predicts no lane anywhere."""
     records = data.records[:count]
     began = time.perf_counter()

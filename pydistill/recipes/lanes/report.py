@@ -15,8 +15,8 @@ from pydistill.recipes.lanes.data import LaneData
 from pydistill.recipes.lanes.demo import Result, Trained
 from pydistill.recipes.lanes.metric import Score
 from pydistill.recipes.lanes.model import STAGES
-from pydistill.recipes.lanes.recipe import LaneConfig, Row
-from pydistill.recipes.lanes.scenes import FRAME
+from pydistill.recipes.lanes.recipe import Row
+from pydistill.recipes.lanes.road import FRAME
 from pydistill.report import page, pictures
 from pydistill.report.plots import Line, line_plot
 from pydistill.taps import Taps
@@ -47,7 +47,7 @@ def write_report(result: Result, target: Path, device: torch.device) -> Path:
 
 
 def write_picture(result: Result, target: Path) -> None:
-    """Writes the demo's picture: lanes and the attention of the deepest stage, without and with SAD, on a few test scenes."""
+    """Writes the demo's picture: lanes and the attention of the first stage without and with SAD, on three scenes."""
     nets = result.pairs[0]
     rows = []
     for index in _choose(nets[0], 4)[1:]:
@@ -56,7 +56,9 @@ def write_picture(result: Result, target: Path) -> None:
         original = pictures.enlarge(result.test.original(index), 2)
         rows.append([*lanes, *(pictures.overlay(original, m) for m in maps)])
     target.parent.mkdir(parents=True, exist_ok=True)
-    pictures.write_montage(str(target), rows, ["lanes, ENet", "lanes, ENet + SAD", "E1 attention, ENet", "E1 attention, ENet + SAD"])
+    pictures.write_montage(
+        str(target), rows, ["lanes, ENet", "lanes, ENet + SAD", "E1 attention, ENet", "E1 attention, ENet + SAD"]
+    )
 
 
 def verdict(result: Result) -> str:
@@ -67,24 +69,32 @@ def verdict(result: Result) -> str:
     if len(gains) == 1:
         size = f" by {abs(mean):.2f} points" if mean else ""
         return (
-            f"In this run SAD {way} the accuracy{size}. This is one run with one seed: it shows that the training works and is no "
-            "evidence of a gain or of a loss. Repeat it over several seeds (--repeats 5) for an interval."
+            f"In this run SAD {way} the accuracy{size}. This is one run with one seed: it shows that training works "
+            "and is no evidence of a gain or of a loss. Repeat it over several seeds (--repeats 5) for an interval."
         )
     half = float(stats.t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / math.sqrt(len(gains)))
     interval = f"{mean:+.2f} points, 95% interval [{mean - half:+.2f}, {mean + half:+.2f}]"
     if mean - half <= 0 <= mean + half:
-        return f"No effect shown at this scale: over {len(gains)} seeds, paired, SAD changed the accuracy by {interval}."
-    return f"Over {len(gains)} seeds, paired, SAD {way} the accuracy: {interval}. Generated scenes, one small network: no more than that."
+        return (
+            f"No effect shown at this scale: over {len(gains)} seeds, paired, SAD changed the accuracy by {interval}."
+        )
+    scope = "This holds for generated scenes and one small network."
+    return f"Over {len(gains)} seeds, paired, SAD {way} the accuracy: {interval}. {scope}"
 
 
 def _mean(result: Result, which: int) -> NDArray[np.float64]:
     scores = [pair[which].evaluation.score for pair in result.pairs]
-    return np.mean([(s.accuracy, s.false_positive, s.false_negative, s.f1) for s in scores], 0)
+    rows = np.array([(s.accuracy, s.false_positive, s.false_negative, s.f1) for s in scores])
+    return np.asarray(rows.mean(0))
 
 
 def _table(result: Result) -> list[dict[str, Any]]:
     def row(name: str, values: Sequence[float], trained: bool) -> dict[str, Any]:
-        return {"name": name, "values": [f"{100 * values[0]:.2f} %", *(f"{v:.4f}" for v in values[1:])], "trained": trained}
+        return {
+            "name": name,
+            "values": [f"{100 * values[0]:.2f} %", *(f"{v:.4f}" for v in values[1:])],
+            "trained": trained,
+        }
 
     def floor(name: str, score: Score) -> dict[str, Any]:
         return row(name, (score.accuracy, score.false_positive, score.false_negative, score.f1), False)
@@ -100,8 +110,16 @@ def _tiles(result: Result) -> list[dict[str, str]]:
     return [
         {"label": "accuracy, ENet", "value": f"{plain:.2f} %", "note": "cross entropy only"},
         {"label": "accuracy, ENet + SAD", "value": f"{sad:.2f} %", "note": "each stage learns from the next"},
-        {"label": "difference", "value": f"{sad - plain:+.2f}", "note": "points; one run, no evidence" if runs == 1 else f"points, mean of {runs} seeds"},
-        {"label": "scenes, trainings, scores", "value": f"{result.seconds['all'] / 60:.1f} min", "note": "on this machine"},
+        {
+            "label": "difference",
+            "value": f"{sad - plain:+.2f}",
+            "note": "points; one run, no evidence" if runs == 1 else f"points, mean of {runs} seeds",
+        },
+        {
+            "label": "scenes, trainings, scores",
+            "value": f"{result.seconds['all'] / 60:.1f} min",
+            "note": "on this machine",
+        },
     ]
 
 
@@ -114,7 +132,10 @@ def _series(history: Sequence[Row], name: str, smooth: int = 1) -> tuple[list[fl
 
 def _plots(plain: Sequence[Row], sad: Sequence[Row], start: int) -> list[str]:
     def both(title: str, name: str, smooth: int) -> str:
-        lines = [Line("ENet + SAD", *_series(sad, name, smooth), colour=2), Line("ENet", *_series(plain, name, smooth), colour=1, dashed=True)]
+        lines = [
+            Line("ENet + SAD", *_series(sad, name, smooth), colour=2),
+            Line("ENet", *_series(plain, name, smooth), colour=1, dashed=True),
+        ]
         return line_plot(title, lines, marker=start, marked="SAD starts")
 
     terms = [name for name in dict.fromkeys(n for row in sad for n in row) if name.startswith("sad")]
@@ -162,7 +183,10 @@ def _scene(result: Result, index: int) -> dict[str, Any]:
     return {
         "picture": pictures.data_uri(original),
         "lanes": [
-            {"image": pictures.data_uri(_lanes(result.test, net, index)), "accuracy": f"{100 * net.evaluation.frames[index].accuracy:.1f} %"}
+            {
+                "image": pictures.data_uri(_lanes(result.test, net, index)),
+                "accuracy": f"{100 * net.evaluation.frames[index].accuracy:.1f} %",
+            }
             for net in nets
         ],
         "maps": [{"name": name, "images": [pictures.data_uri(image, 75) for image in images]} for name, images in maps],
@@ -170,14 +194,15 @@ def _scene(result: Result, index: int) -> dict[str, Any]:
 
 
 def _plan(result: Result) -> dict[str, str]:
-    config: LaneConfig = result.plan.config
-    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
+    plan, config, net = result.plan, result.plan.config, result.pairs[0][0]
+    parameters = sum(p.numel() for p in net.student.parameters())
+    size = " x ".join(map(str, config.size))
     return {
-        "scenes": f"{result.plan.train_scenes} to train on, {result.plan.test_scenes} to test on, TuSimple layout, generated with seed {config.seed}",
-        "network": f"ENet, input {config.size[0]} x {config.size[1]}, {sum(p.numel() for p in result.pairs[0][0].student.parameters()):,} parameters",
-        "training": f"{config.steps} steps of {config.batch} pictures, {config.optimizer}, learning rate {config.lr:g}, polynomial decay",
+        "scenes": f"{plan.train_scenes} to train on, {plan.test_scenes} to test on, generated with seed {config.seed}",
+        "network": f"ENet, input {size}, {parameters:,} parameters",
+        "training": f"{config.steps} steps of {config.batch} pictures, {config.optimizer}, learning rate {config.lr:g}",
         "loss": f"cross entropy, background 0.4; SAD weight {config.sad_weight:g} from step {config.start}",
-        "seeds": ", ".join(map(str, result.plan.seeds)),
-        "speed": f"{result.pairs[0][0].evaluation.milliseconds:.0f} ms a picture, network and decoder",
-        "time": seconds,
+        "seeds": ", ".join(map(str, plan.seeds)),
+        "speed": f"{net.evaluation.milliseconds:.0f} ms a picture, network and decoder",
+        "time": ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items()),
     }

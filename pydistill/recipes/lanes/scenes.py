@@ -1,12 +1,9 @@
 """Road scenes drawn by a program: pictures whose lanes are known exactly, as a pure function of (seed, index).
 
-A flat road is seen by a pinhole camera. At depth ``Z`` metres the ground lies on picture row ``y = horizon + f h / Z``, and
-a point ``X`` metres to the right of the camera's axis on column ``x = cx + f X / Z``. Each picture is shaded by walking that
-projection backwards: every pixel below the horizon knows its place on the road, so that marks, dashes and textures
-shrink with distance by themselves. Evidence is taken away on purpose (dashes, wear, vehicles, shadows, night, glare):
-the lane is still labelled there, as an annotator would, and only its context tells where it is.
-
-Coordinates are pixels of a 1280 x 720 picture, TuSimple's; pictures are drawn at ``SIZE``, a quarter of that.
+A picture is shaded by walking the camera's projection backwards: every pixel below the horizon knows its place on the
+road, so that marks, dashes and textures shrink with distance by themselves. Evidence is taken away on purpose (dashes,
+wear, vehicles, shadows, night, glare): the lane is still labelled there, as an annotator would, and only its context
+tells where it is.
 """
 
 from dataclasses import dataclass
@@ -15,68 +12,30 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from pydistill.recipes.lanes.road import (
+    FRAME,
+    H_SAMPLES,
+    LANE_WIDTH,
+    NONE,
+    SIZE,
+    Floats,
+    Mark,
+    Road,
+    Vehicle,
+    random_marks,
+    random_road,
+    random_vehicles,
+)
+
 Bytes = NDArray[np.uint8]
 
-FRAME = (720, 1280)  # height, width of the coordinates in the label files
-SIZE = (180, 320)  # height, width of the pictures
-H_SAMPLES = tuple(range(160, 720, 10))
-NONE = -2  # TuSimple's mark for "no lane on this row"
-
-_LANE_WIDTH = 3.6  # metres
 _MIN_POINTS = 12  # a lane seen on fewer rows is not labelled
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One painted line: ``position`` metres right of the ego lane's centre, ``dash`` metres painted of every ``period``."""
-
-    position: float
-    dash: float
-    period: float
-    phase: float
-    colour: tuple[float, float, float]  # BGR, 0..1
-    contrast: float  # 1 fresh paint, 0 gone
-    wear: float  # share of the paint that is worn away
-
-
-@dataclass(frozen=True)
-class Vehicle:
-    """A car or a lorry seen from behind: centre ``position`` and ``depth`` in metres, ``size`` (width, height) in metres."""
-
-    position: float
-    depth: float
-    size: tuple[float, float]
-    colour: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Road:
-    """Geometry: ``x(Z) = offset + heading Z + bend Z^2 / 2`` metres is the ego lane's centre; ``horizon`` and ``focal`` in pixels."""
-
-    offset: float
-    heading: float
-    bend: float
-    horizon: float
-    focal: float = 1000.0
-    height: float = 1.5
-
-    def depth(self, y: Floats) -> Floats:
-        """Depth in metres of row ``y``, in pixels below the horizon."""
-        return (self.focal * self.height / np.maximum(y - self.horizon, 1e-3)).astype(np.float32)
-
-    def centre(self, depth: Floats) -> Floats:
-        """Lateral place in metres of the ego lane's centre at ``depth`` metres."""
-        return (self.offset + self.heading * depth + 0.5 * self.bend * depth**2).astype(np.float32)
-
-    def column(self, position: float, depth: Floats) -> Floats:
-        """Column in pixels of the line ``position`` metres right of the ego lane's centre."""
-        return (FRAME[1] / 2 + self.focal * (self.centre(depth) + position) / depth).astype(np.float32)
+_FARTHEST = 70  # metres; lanes are not labelled beyond
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (180, 320, 3) uint8 BGR and its lanes: for each, one x per entry of ``H_SAMPLES`` in 1280 x 720 pixels."""
+    """A picture (180, 320, 3) uint8 BGR and its lanes, each an x per entry of ``H_SAMPLES`` in 1280 x 720 pixels."""
 
     picture: Bytes
     lanes: list[list[int]]
@@ -90,64 +49,20 @@ def generate_scene(seed: int, index: int) -> Scene:
         index: names the scene in it, >= 0.
     """
     rng = np.random.default_rng((seed, index))
-    road = Road(
-        offset=rng.uniform(-0.7, 0.7),
-        heading=rng.uniform(-0.03, 0.03),
-        bend=rng.normal(0, 0.0018),
-        horizon=rng.uniform(225, 275),
-    )
-    marks = _marks(rng)
-    vehicles = _vehicles(rng)
+    road, marks, vehicles = random_road(rng), random_marks(rng), random_vehicles(rng)
     picture = _Painter(rng, road).paint(marks, vehicles)
     return Scene(picture, [lane for mark in marks if (lane := _label(road, mark)) is not None])
 
 
 def _label(road: Road, mark: Mark) -> list[int] | None:
-    """One x per row of ``H_SAMPLES``, ``NONE`` outside the picture and farther than 70 m; None for a lane that is hardly seen."""
+    """One x per row of ``H_SAMPLES``, ``NONE`` where it is out of sight; None for a lane that is hardly seen at all."""
     rows = np.array(H_SAMPLES, np.float32)
     depth = road.depth(rows)
     columns = road.column(mark.position, depth)
-    seen = (rows > road.horizon) & (depth < 70) & (columns >= 0) & (columns <= FRAME[1] - 1)
+    seen = (rows > road.horizon) & (depth < _FARTHEST) & (columns >= 0) & (columns <= FRAME[1] - 1)
     if seen.sum() < _MIN_POINTS:
         return None
     return [int(round(float(x))) if s else NONE for x, s in zip(columns, seen)]
-
-
-def _marks(rng: np.random.Generator) -> list[Mark]:
-    left, right = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 2)][rng.integers(5)]
-    lines = [i + 0.5 for i in range(-left, right)]  # in lane widths from the ego lane's centre
-    white, yellow = (0.95, 0.95, 0.93), (0.35, 0.75, 0.95)
-    tired = rng.uniform(0, 0.35)
-    marks = []
-    for line in lines:
-        outer = line in (lines[0], lines[-1])
-        dashed = rng.random() < (0.25 if outer else 0.75)
-        period = rng.uniform(8, 13)
-        marks.append(
-            Mark(
-                position=line * _LANE_WIDTH,
-                dash=rng.uniform(2.5, 5) if dashed else np.inf,
-                period=period,
-                phase=rng.uniform(0, period),
-                colour=yellow if line == lines[0] and rng.random() < 0.5 else white,
-                contrast=rng.uniform(0.35, 1.0),
-                wear=float(np.clip(tired + rng.uniform(-0.1, 0.25), 0, 0.6)),
-            )
-        )
-    return marks
-
-
-def _vehicles(rng: np.random.Generator) -> list[Vehicle]:
-    vehicles = []
-    for lane in (-1, 0, 1):
-        if rng.random() < 0.5:
-            lorry = rng.random() < 0.2
-            size = (rng.uniform(2.3, 2.6), rng.uniform(2.8, 3.6)) if lorry else (rng.uniform(1.7, 2.0), rng.uniform(1.4, 1.8))
-            shade = rng.uniform(0.05, 0.95)
-            depth = rng.uniform(14, 60) if lane == 0 else rng.uniform(9, 60)
-            colour = tuple(float(c) for c in np.clip(shade + rng.normal(0, 0.12, 3), 0, 1))
-            vehicles.append(Vehicle(lane * _LANE_WIDTH + rng.normal(0, 0.35), depth, size, (colour[0], colour[1], colour[2])))
-    return sorted(vehicles, key=lambda v: -v.depth)
 
 
 class _Painter:
@@ -215,7 +130,7 @@ class _Painter:
         edge = [marks[0].position - shoulder[0], marks[-1].position + shoulder[1]]
         inside = np.minimum(self.u - edge[0], edge[1] - self.u)
         paved = np.clip(inside / self.pixel + 0.5, 0, 1) * self.ground
-        wheels = np.cos(self.u * (4 * np.pi / _LANE_WIDTH)) * rng.uniform(0, 0.03)
+        wheels = np.cos(self.u * (4 * np.pi / LANE_WIDTH)) * rng.uniform(0, 0.03)
         grey = rng.uniform(0.25, 0.55) * (1 + 0.05 * self._noise((10, 6)) + wheels)
         self._blend(paved, grey[..., None] * np.array([1.0, 0.99, 0.97], np.float32))
         if rng.random() < 0.5:  # the seam of a repair: dark, along the road, not a lane
@@ -230,7 +145,9 @@ class _Painter:
 
     def _mark(self, mark: Mark) -> None:
         width = 0.17
-        cover = np.clip((width / 2 - abs(self.u - mark.position)) / self.pixel + 0.5, 0, 1) * np.minimum(width / self.pixel, 1)
+        cover = np.clip((width / 2 - abs(self.u - mark.position)) / self.pixel + 0.5, 0, 1) * np.minimum(
+            width / self.pixel, 1
+        )
         if np.isfinite(mark.dash):
             place = (self.z + mark.phase) % mark.period
             row = self.z**2 / (self.road.focal * self.road.height * self.scale)  # metres a pixel covers, along
@@ -245,7 +162,9 @@ class _Painter:
             self.image *= (1 - self.rng.uniform(0.3, 0.6) * dark)[..., None]
         if self.rng.random() < 0.2:  # a bridge
             near = self.rng.uniform(6, 25)
-            band = ((self.z + 0.3 * self.u > near) & (self.z + 0.3 * self.u < near * 1.7) & self.ground).astype(np.float32)
+            band = ((self.z + 0.3 * self.u > near) & (self.z + 0.3 * self.u < near * 1.7) & self.ground).astype(
+                np.float32
+            )
             self.image *= (1 - self.rng.uniform(0.4, 0.7) * band)[..., None]
 
     def _box(self, vehicle: Vehicle) -> tuple[float, float, float, float]:
@@ -262,7 +181,10 @@ class _Painter:
 
     def _vehicle(self, vehicle: Vehicle) -> None:
         x, y, w, h = self._box(vehicle)
-        lateral, along = abs(self.u - vehicle.position) / vehicle.size[0], abs(self.z - vehicle.depth) / (0.06 * vehicle.depth + 1)
+        lateral, along = (
+            abs(self.u - vehicle.position) / vehicle.size[0],
+            abs(self.z - vehicle.depth) / (0.06 * vehicle.depth + 1),
+        )
         shadow = np.clip(1.6 - np.maximum(2 * lateral, along) * 1.4, 0, 1) * self.ground
         self.image *= (1 - 0.75 * shadow)[..., None]
         body = vehicle.colour
@@ -280,7 +202,9 @@ class _Painter:
         rng = self.rng
         if rng.random() < 0.2:  # night: own headlights, tail lights
             beam = np.exp(-((self.u / (2.5 + 0.12 * self.z)) ** 2)) * np.exp(-self.z / 28) * self.ground
-            self.image *= (rng.uniform(0.10, 0.22) + rng.uniform(0.5, 0.9) * beam)[..., None] * np.array([0.95, 0.95, 1], np.float32)
+            self.image *= (rng.uniform(0.10, 0.22) + rng.uniform(0.5, 0.9) * beam)[..., None] * np.array(
+                [0.95, 0.95, 1], np.float32
+            )
             for vehicle in vehicles:
                 x, y, w, h = self._box(vehicle)
                 for side in (0.1, 0.9):
@@ -299,6 +223,6 @@ class _Painter:
     def _camera(self) -> Bytes:
         rng = self.rng
         if rng.random() < 0.3:
-            self.image = cv2.GaussianBlur(self.image, (0, 0), rng.uniform(0.4, 1.0))
+            self.image[:] = cv2.GaussianBlur(self.image, (0, 0), rng.uniform(0.4, 1.0))
         self.image += rng.standard_normal(self.image.shape, dtype=np.float32) * np.float32(rng.uniform(0.005, 0.035))
         return np.asarray(np.clip(self.image, 0, 1) * 255, np.uint8)

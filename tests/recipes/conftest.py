@@ -1,0 +1,3 @@
+import pytest
+
+pytest.importorskip("lightning", reason="needs pip install 'pydistill[train]'")
