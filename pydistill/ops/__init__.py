@@ -1,16 +1,25 @@
 """The ops: each a fused kernel for CPU and CUDA, with its plain-torch reference beside it."""
 
+from pydistill.ops.assign_atss import AnchorAssignment, assign_atss
 from pydistill.ops.attention_distillation_loss import attention_distillation_loss, energy_distillation_loss
 from pydistill.ops.attention_map import attention_map, channel_energy
 from pydistill.ops.linear_sum_assignment import Assignment, linear_sum_assignment
+from pydistill.ops.pairwise_iou import pairwise_iou
 from pydistill.ops.softmax_kl import softmax_kl
+from pydistill.ops.targets import pack_targets
+from pydistill.ops.valuable_localization_region import valuable_localization_region
 
 __all__ = [
+    "AnchorAssignment",
     "Assignment",
+    "assign_atss",
     "attention_distillation_loss",
     "attention_map",
     "channel_energy",
     "energy_distillation_loss",
     "linear_sum_assignment",
+    "pack_targets",
+    "pairwise_iou",
     "softmax_kl",
+    "valuable_localization_region",
 ]

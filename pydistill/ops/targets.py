@@ -1,0 +1,46 @@
+"""Ragged targets, one tensor per image, as one padded tensor."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def pack_targets(targets: Sequence[Tensor], max_targets: int | None = None) -> tuple[Tensor, Tensor]:
+    """Pads what each image has to the same number, and counts it.
+
+    Ops take targets in this form, because it needs no host synchronisation. The packing itself belongs where batches
+    are made, outside a captured step: with a fixed ``max_targets`` every batch has the same shapes.
+
+    Args:
+        targets: Per image ``(n_i, ...)``, for instance boxes ``(n_i, 4)`` or labels ``(n_i,)``, of the same trailing
+            shape, dtype and device.
+        max_targets: G; None: the largest ``n_i``.
+
+    Returns:
+        ``(B, G, ...)``, zero behind each image's targets, and ``(B,)`` int64 counts on the same device.
+
+    Raises:
+        ValueError: if there is no image, an image has more than ``max_targets``, or trailing shapes differ.
+        TypeError: if dtypes differ.
+    """
+    if not targets:
+        raise ValueError("pack_targets: expected at least one image, got none")
+    first = targets[0]
+    sizes = [len(t) if t.ndim else -1 for t in targets]
+    most = max(sizes) if max_targets is None else max_targets
+    for t, n in zip(targets, sizes):
+        if t.shape[1:] != first.shape[1:] or n < 0:
+            raise ValueError(f"pack_targets: expected targets of shape {_expected(first)}, got {list(t.shape)}")
+        if t.dtype != first.dtype:
+            raise TypeError(f"pack_targets: expected targets of dtype {first.dtype}, got {t.dtype}")
+        if n > most:
+            raise ValueError(f"pack_targets: expected at most {most} targets per image, got {n}")
+    packed = first.new_zeros(len(targets), most, *first.shape[1:])
+    for row, t in zip(packed, targets):
+        row[: len(t)] = t
+    return packed, torch.tensor(sizes, dtype=torch.int64, device=first.device)
+
+
+def _expected(first: Tensor) -> str:
+    return f"(n, {', '.join(map(str, first.shape[1:]))})" if first.ndim > 1 else "(n,)" if first.ndim else "(n, ...)"
