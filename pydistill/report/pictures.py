@@ -1,11 +1,15 @@
 """Pictures for reports: lanes and attention drawn on a photograph, and images as text that a page can embed."""
 
 import base64
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image  # a dependency of matplotlib
 
 Picture = NDArray[np.uint8]  # (h, w, 3), BGR
 
@@ -60,25 +64,30 @@ def data_uri(picture: Picture, quality: int = 85) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
-def write_montage(path: str, rows: Sequence[Sequence[Picture]], titles: Sequence[str], width: int = 1200) -> None:
-    """Writes a grid of equally large pictures with a title over each column as one PNG, ``width`` pixels wide."""
-    gap, head = 8, 34
-    each = (width - gap * (len(titles) + 1)) // len(titles)
-    tall = round(each * rows[0][0].shape[0] / rows[0][0].shape[1])
-    sheet = np.full((head + (tall + gap) * len(rows), width, 3), 255, np.uint8)
-    for c, title in enumerate(titles):
-        x = gap + c * (each + gap)
-        cv2.putText(sheet, title, (x, head - 11), cv2.FONT_HERSHEY_SIMPLEX, 0.52, (50, 40, 30), 1, cv2.LINE_AA)
-        for r, row in enumerate(rows):
-            y = head + r * (tall + gap)
-            sheet[y : y + tall, x : x + each] = cv2.resize(row[c], (each, tall), interpolation=cv2.INTER_AREA)
-    palette = _quantise(sheet)
-    if not cv2.imwrite(path, palette, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
-        raise OSError(f"write_montage: expected a writable path, got {path}")
+def write_montage(
+    target: Path, rows: Sequence[Sequence[Picture]], titles: Sequence[str], *, width: int = 1200, colours: int = 256
+) -> None:
+    """Writes a grid of equally large pictures with a title over each column as one PNG.
 
-
-def _quantise(picture: Picture, bits: int = 4) -> Picture:
-    """Blurs a little and keeps the highest ``bits`` of each channel, without which a PNG of photographs is large."""
-    smooth = cv2.medianBlur(picture, 3)
-    step = 256 >> bits
-    return np.asarray(np.minimum(smooth // step * step + step // 2, 255), np.uint8)
+    Args:
+        target: the file.
+        rows: pictures, as many a row as there are titles.
+        titles: one a column.
+        width: of the PNG in pixels.
+        colours: size of its palette; a PNG of photographs is large without one.
+    """
+    ratio = rows[0][0].shape[0] / rows[0][0].shape[1]
+    height = 0.3 + ratio * width / 100 / len(titles) * len(rows)  # inches at 100 dots an inch
+    figure = Figure(figsize=(width / 100, height), dpi=100)
+    axes = figure.subplots(len(rows), len(titles), squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.03})
+    figure.subplots_adjust(left=0.004, right=0.996, bottom=0.008, top=1 - 0.28 / height)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            axes[r, c].imshow(picture[..., ::-1], aspect="auto", interpolation="antialiased")
+            axes[r, c].set_axis_off()
+            if r == 0:
+                axes[r, c].set_title(titles[c], fontsize=11, pad=5)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(drawn).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(target, optimize=True)

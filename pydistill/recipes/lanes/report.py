@@ -55,10 +55,8 @@ def write_picture(result: Result, target: Path) -> None:
         maps = [_attention(net, result.test, index)[0] for net in nets]
         original = pictures.enlarge(result.test.original(index), 2)
         rows.append([*lanes, *(pictures.overlay(original, m) for m in maps)])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pictures.write_montage(
-        str(target), rows, ["lanes, ENet", "lanes, ENet + SAD", "E1 attention, ENet", "E1 attention, ENet + SAD"]
-    )
+    titles = ["lanes, ENet", "lanes, ENet + SAD", "E1 attention, ENet", "E1 attention, ENet + SAD"]
+    pictures.write_montage(target, rows, titles)
 
 
 def verdict(result: Result) -> str:
