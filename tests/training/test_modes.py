@@ -114,8 +114,8 @@ def test_compiled_models_train_as_eager_ones(way):
         optimizers[0].step()
         optimizers[0].zero_grad()
         distiller.advance()
-        with torch.no_grad():  # a validation in between compiles code of its own, which must not replace the tapped one
-            assert relative_error(distiller.student(images), eager.student(images)) < 1e-5
+        # A call of the student alone compiles code without taps, which must not serve the next step.
+        assert relative_error(distiller.student(images), eager.student(images)) < 1e-5
     assert graphs or not options
     assert list(distiller.student_state_dict()) == list(eager.student.state_dict())
 

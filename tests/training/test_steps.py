@@ -40,14 +40,15 @@ def test_accumulation_counts_optimiser_steps_not_forwards():
 def test_a_checkpoint_resumes_to_the_same_bits():
     data = batches(6)
     torch.manual_seed(7)
-    whole = pair(start=2, ramp=4, adapter=Adapter("1x1", 4, 4))
+    whole = pair(ramp=8, adapter=Adapter("1x1", 4, 4))
     optimizer = sgd(whole)
     train(whole, data[:4], optimizer)
     saved = copy.deepcopy((whole.state_dict(), optimizer.state_dict(), torch.get_rng_state()))
     train(whole, data[4:], optimizer)
 
-    resumed = pair(start=2, ramp=4, adapter=Adapter("1x1", 4, 4))
-    resumed(data[0][0])  # the weight on the device is that of step 0
+    resumed = pair(ramp=8, adapter=Adapter("1x1", 4, 4))
+    resumed.advance()
+    resumed(data[0][0])  # the weight on the device is that of step 1
     optimizer = sgd(resumed)
     resumed.load_state_dict(saved[0])
     optimizer.load_state_dict(saved[1])
