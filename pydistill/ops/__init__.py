@@ -3,7 +3,9 @@
 from pydistill.ops.assign_atss import AnchorAssignment, assign_atss
 from pydistill.ops.attention_distillation_loss import attention_distillation_loss, energy_distillation_loss
 from pydistill.ops.attention_map import attention_map, channel_energy
+from pydistill.ops.hungarian_match import Match, hungarian_match
 from pydistill.ops.linear_sum_assignment import Assignment, linear_sum_assignment
+from pydistill.ops.match_cost import match_cost
 from pydistill.ops.pairwise_iou import pairwise_iou
 from pydistill.ops.softmax_kl import softmax_kl
 from pydistill.ops.targets import pack_targets
@@ -12,12 +14,15 @@ from pydistill.ops.valuable_localization_region import valuable_localization_reg
 __all__ = [
     "AnchorAssignment",
     "Assignment",
+    "Match",
     "assign_atss",
     "attention_distillation_loss",
     "attention_map",
     "channel_energy",
     "energy_distillation_loss",
+    "hungarian_match",
     "linear_sum_assignment",
+    "match_cost",
     "pack_targets",
     "pairwise_iou",
     "softmax_kl",

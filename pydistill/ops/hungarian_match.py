@@ -1,0 +1,140 @@
+"""DETR's matching, for all images, layers and groups of queries in one call that stays on the device."""
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pydistill.ops.linear_sum_assignment import assign, linear_sum_assignment_reference, policy, raise_on
+from pydistill.ops.match_cost import cost_of_targets, match_cost_reference, resolve
+
+
+class Match(NamedTuple):
+    """Who is matched with whom, int64, -1 where nobody is."""
+
+    query_of_target: Tensor
+    """(..., B, groups, T)"""
+    target_of_query: Tensor
+    """(..., B, Q)"""
+
+
+def hungarian_match(
+    logits: Tensor,
+    boxes: Tensor,
+    target_labels: Tensor | None,
+    target_boxes: Tensor,
+    counts: Tensor | None = None,
+    *,
+    groups: int = 1,
+    nonfinite: str = "forbid",
+    class_cost: str | None = None,
+    target_scores: Tensor | None = None,
+    token_mask: Tensor | None = None,
+    weights: Mapping[str, float] | None = None,
+    alpha: float | None = None,
+    gamma: float | None = None,
+    eps: float | None = None,
+    box_format: str = "cxcywh",
+    l1_format: str | None = None,
+    giou_eps: float | None = None,
+    image_sizes: Tensor | None = None,
+    clamp_targets: bool | None = None,
+    preset: str | None = None,
+) -> Match:
+    r"""Matches queries with targets, one to one in each image, layer and group, at the smallest total cost.
+
+    .. math:: \min_x \sum_t c_{x(t),t}, \qquad c = \text{match\_cost}(\ldots)
+
+    The same as ``match_cost`` followed by ``linear_sum_assignment``: exact, SciPy's choice among ties, no host
+    synchronisation (but for ``nonfinite="raise"``), not differentiable.
+
+    Args:
+        logits: (..., B, Q, C). Leading dimensions are layers.
+        boxes: (..., B, Q, 4).
+        target_labels: (B, T) or (..., B, T) int64.
+        target_boxes: (B, T, 4) or (..., B, T, 4).
+        counts: (B,) or (..., B) int64, targets of each image.
+        groups: Splits the queries into so many equal consecutive parts, each matched with all targets (Group DETR,
+            LW-DETR).
+        nonfinite: What a cost that is not finite means, see ``linear_sum_assignment``. A preset does not set it: SciPy
+            and mmdet behave as "raise", transformers as "finfo_max".
+        class_cost: This and all that follows: see ``match_cost``.
+        target_scores: (B, T, C) or (..., B, T, C).
+        token_mask: (B, C) bool.
+        weights: Of "class", "l1" and "giou".
+        alpha: Of the focal terms.
+        gamma: Of the focal terms.
+        eps: Of the focal terms.
+        box_format: "cxcywh" or "xyxy".
+        l1_format: "cxcywh" or "xyxy".
+        giou_eps: Smallest union and hull.
+        image_sizes: (B, 2), height and width in pixels.
+        clamp_targets: Cut target boxes at the image.
+        preset: Whose costs.
+
+    Returns:
+        ``query_of_target`` (..., B, groups, T), indices into Q, and ``target_of_query`` (..., B, Q). -1 where nobody is
+        matched: targets beyond the count, queries left over, and pairs whose cost is not finite under ``"forbid"``.
+
+    Raises:
+        ValueError: For shapes and options; with ``nonfinite="raise"`` SciPy's errors.
+        TypeError: For dtypes.
+
+    Reference:
+        Carion et al., "End-to-End Object Detection with Transformers", arXiv:2005.12872, equation 1; groups: Chen et
+        al., "Group DETR", arXiv:2207.13085.
+    """
+    options = resolve(
+        preset,
+        class_cost=class_cost,
+        weights=weights,
+        alpha=alpha,
+        gamma=gamma,
+        eps=eps,
+        l1_format=l1_format,
+        giou_eps=giou_eps,
+        clamp_targets=clamp_targets,
+    )
+    number = policy("hungarian_match", nonfinite)
+    if groups < 1 or logits.ndim < 2 or logits.shape[-2] % groups:
+        raise ValueError(
+            f"hungarian_match: expected groups that divide the queries of {list(logits.shape)}, got {groups}"
+        )
+    cost = cost_of_targets(
+        logits, boxes, target_labels, target_boxes, counts, target_scores, token_mask, image_sizes, box_format, options
+    )
+    *layers, t, q = cost.shape
+    matrices, columns = cost.flatten(0, -3).transpose(1, 2), None if counts is None else counts.flatten()
+    target_of_query, query_of_target, status = assign(matrices, None, columns, False, number, groups)
+    if nonfinite == "raise":
+        raise_on(status)
+    return Match(query_of_target.view(*layers, groups, t), target_of_query.view(*layers, q))
+
+
+def hungarian_match_reference(
+    logits: Tensor,
+    boxes: Tensor,
+    target_labels: Tensor | None,
+    target_boxes: Tensor,
+    counts: Tensor | None = None,
+    *,
+    groups: int = 1,
+    nonfinite: str = "forbid",
+    **options: Any,
+) -> Match:
+    """The specification: costs in plain PyTorch, then SciPy for one image, layer and group after the other."""
+    cost = match_cost_reference(logits, boxes, target_labels, target_boxes, counts, **options)
+    *layers, q, t = cost.shape
+    problems = cost.reshape(prod(layers) * groups, q // groups, t)
+    columns = None
+    if counts is not None:
+        columns = counts.expand(layers).flatten().repeat_interleave(groups)
+    target_of_query, query_of_target, _ = linear_sum_assignment_reference(
+        problems, columns=columns, nonfinite=nonfinite
+    )
+    first = torch.arange(groups).unsqueeze(-1) * (q // groups)
+    query_of_target = query_of_target.view(*layers, groups, t)
+    query_of_target = torch.where(query_of_target < 0, -1, query_of_target + first)
+    return Match(query_of_target, target_of_query.view(*layers, q))

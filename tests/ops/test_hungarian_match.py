@@ -1,0 +1,118 @@
+"""Matching in one call: the golden matches, and the two ops it is made of."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pydistill.ops.hungarian_match import hungarian_match, hungarian_match_reference
+from pydistill.ops.linear_sum_assignment import linear_sum_assignment
+from pydistill.ops.match_cost import match_cost
+from tests.conformance import Case, NoCopies, each_device
+from tests.ops.test_match_cost import arrays, distillation, inputs, padded_targets
+
+
+@each_device
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name, preset, classes", [("detr", "detr", 21), ("ddetr", "deformable_detr", 20)])
+def test_golden_matches(name, preset, classes, dtype, device):
+    z, want = arrays("detr_inputs", dtype), arrays("detr_cost_fb")
+    targets = padded_targets(z, "gt_labels", "gt_boxes", 3, dtype)
+    tensors = [t.to(device) for t in (z["logits"][..., :classes], z["pred_boxes"], *targets)]
+    match = hungarian_match(*tensors, preset=preset)
+    kind = "f64" if dtype == torch.float64 else "f32"
+    for b in range(3):
+        queries, matched = want[f"{name}_{kind}_src_{b}"], want[f"{name}_{kind}_tgt_{b}"]
+        target_of_query, query_of_target = torch.full((30,), -1), torch.full((9,), -1)
+        target_of_query[queries], query_of_target[matched] = matched, queries
+        assert torch.equal(match.target_of_query[b].cpu(), target_of_query)
+        assert torch.equal(match.query_of_target[b, 0].cpu(), query_of_target)
+
+
+@pytest.mark.parametrize("name, preset, classes", [("softmax", "mmdet_detr", 21), ("focal", "mmdet_dino", 20)])
+def test_golden_mmdet_assignments(name, preset, classes):
+    z, want = arrays("detr_inputs"), arrays("detr_cost_mmdet33")
+    targets = padded_targets(z, "gt_labels", "gt_boxes", 3, torch.float64)
+    match = hungarian_match(
+        z["logits"][..., :classes], z["pred_boxes"], *targets, preset=preset, image_sizes=z["img_hw"], nonfinite="raise"
+    )
+    for b in range(3):
+        assert torch.equal(match.target_of_query[b] + 1, want[f"mm3_f64_{name}_gt_inds_{b}"])
+
+
+def test_golden_teacher_student_matches():
+    z, student, teacher_boxes, options = distillation()
+    match = hungarian_match(*student, None, teacher_boxes, **options)
+    for layer in range(3):
+        for b in range(2):
+            assert torch.equal(match.target_of_query[layer, b], z[f"dd_match_{layer}_{b}"])
+
+
+@each_device
+@pytest.mark.parametrize("leading", [(3,), (2, 3)])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_groups_are_problems_of_their_own(leading, groups, device):
+    logits, boxes, labels, target_boxes, counts, *_ = Case(inputs(*leading, queries=12)).inputs(device, torch.float32)
+    match = hungarian_match(logits, boxes, labels, target_boxes, counts, groups=groups)
+    assert match.query_of_target.shape == (*leading, groups, 5) and match.target_of_query.shape == (*leading, 12)
+    size = 12 // groups
+    for g in range(groups):
+        part = slice(g * size, (g + 1) * size)
+        cost = match_cost(logits[..., part, :], boxes[..., part, :], labels, target_boxes, counts).reshape(-1, size, 5)
+        alone = linear_sum_assignment(cost)
+        assert torch.equal(match.target_of_query[..., part].reshape(-1, size), alone.column_of_row)
+        shifted = torch.where(alone.row_of_column < 0, -1, alone.row_of_column + g * size)
+        assert torch.equal(match.query_of_target[..., g, :].reshape(-1, 5), shifted)
+
+
+@each_device
+@pytest.mark.parametrize("groups", [1, 4])
+def test_equals_the_reference(groups, device):
+    xs = Case(inputs(2, 3, queries=40, targets=9)).inputs("cpu", torch.float64)[:5]
+    want = hungarian_match_reference(*xs, groups=groups, preset="detr")
+    got = hungarian_match(*[x.to(device) for x in xs], groups=groups, preset="detr")
+    assert all(torch.equal(g.cpu(), w) for g, w in zip(got, want))
+
+
+@each_device
+def test_what_cannot_be_matched_is_not(device):
+    """An unknown label, an infinite box, an inverted prediction, a NaN logit, targets beyond the count."""
+    logits, boxes, labels, target_boxes, *_ = Case(inputs(1, queries=3)).inputs(device, torch.float32)
+    logits[0, 2] = float("nan")
+    match = hungarian_match(logits, boxes, labels, target_boxes, torch.tensor([4], device=device))
+    assert (match.target_of_query[0] >= 0).tolist() == [False, True, False]
+    assert (match.query_of_target[0, 0, [1, 4]] == -1).all()
+    with pytest.raises(ValueError, match="cost matrix is infeasible|invalid numeric entries"):
+        hungarian_match(logits, boxes, labels, target_boxes, nonfinite="raise")
+
+
+@each_device
+@pytest.mark.parametrize("shape", [dict(queries=0), dict(targets=0)])
+def test_empty(shape, device):
+    logits, boxes, labels, target_boxes, *_ = Case(inputs(2, **shape)).inputs(device, torch.float32)
+    match = hungarian_match(logits, boxes, labels, target_boxes)
+    assert (match.query_of_target == -1).all() and (match.target_of_query == -1).all()
+
+
+def test_on_fake_cuda_nothing_is_copied():
+    made = Case(inputs(2, 3)).inputs("cpu", torch.float16)[:5]
+    real = hungarian_match(*made, groups=1)
+    with FakeTensorMode(), NoCopies():
+        fake = hungarian_match(*[torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="cuda") for t in made])
+    assert [(f.shape, f.dtype, f.device.type) for f in fake] == [(r.shape, r.dtype, "cuda") for r in real]
+
+
+def test_compiles():
+    made = Case(inputs(2, 3)).inputs("cpu", torch.float32)[:5]
+    compiled = torch.compile(hungarian_match, fullgraph=True, backend="aot_eager")(*made)
+    assert all(torch.equal(a, b) for a, b in zip(compiled, hungarian_match(*made)))
+
+
+def test_has_no_gradient():
+    logits, boxes, *rest = Case(inputs(2)).inputs("cpu", torch.float32, (0, 1))[:5]
+    assert not any(t.requires_grad for t in hungarian_match(logits, boxes, *rest))
+
+
+@pytest.mark.parametrize("groups", [0, 2])
+def test_rejects_groups_that_do_not_divide(groups):
+    with pytest.raises(ValueError, match=rf"expected groups that divide the queries of \[2, 7, 6\], got {groups}"):
+        hungarian_match(*Case(inputs(2)).inputs("cpu", torch.float32)[:5], groups=groups)
