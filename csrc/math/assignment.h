@@ -153,7 +153,7 @@ template <class Costs> struct Assigner {
   template <class Group> PD_HD bool augment(const Group& g, int row) const {
     Candidate<V> nearest = start(g, row);
     int closed = 0;
-    for (; nearest.value < Far<V>::distance() && state.row_of[nearest.index] >= 0; ++closed) {
+    for (; nearest.value < Far<V>::distance() && matched(nearest); ++closed) {
       if (closed == 0) begin_search(g, row);
       g.once([=, *this] { close(nearest, closed); });
       nearest = relax(g, state.row_of[nearest.index], nearest.value);
@@ -163,6 +163,9 @@ template <class Costs> struct Assigner {
     g.once([=, *this] { flip_path(row, nearest, closed); });
     return true;
   }
+
+  // By its key and not by row_of, which another thread may already be writing.
+  PD_HD static bool matched(const Candidate<V>& column) { return column.key >= 0; }
 
   template <class Group> PD_HD Candidate<V> start(const Group& g, int row) const {
     return g.argmin(columns,

@@ -5,7 +5,7 @@
 // A block's fibres run in an order drawn from PYDISTILL_SHIM_SEED (0 where unset), each until its next barrier or
 // shuffle. launch() throws where no thread can run on, where a warp's threads meet with different masks or in different
 // verbs and where a shuffle reads a thread that does not take part. Dynamic shared memory starts as NaN and ends at its
-// last byte. The barrier that shim::drop or PYDISTILL_SHIM_DROP names, <file>:<line>, does nothing.
+// last byte. The barrier that PYDISTILL_SHIM_DROP names, <file>:<line>, does nothing.
 #pragma once
 #include <math.h>
 #include <string.h>
@@ -45,7 +45,6 @@ namespace shim {
 using Site = std::source_location;
 
 void seed(uint64_t seed);               // of the next launches of this thread
-void drop(const std::string& barrier);  // <file>:<line>; empty: none
 std::vector<std::string> barriers();    // every one met so far
 
 cudaError_t launch(const cudaLaunchConfig_t& config, void (*thread)(const void*), const void* argument);

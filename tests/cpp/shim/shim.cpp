@@ -273,11 +273,6 @@ Machine& this_threads_machine() {
 
 void seed(uint64_t seed) { this_threads_machine().random.state = seed; }
 
-void drop(const std::string& barrier) {
-  met.drop = barrier;
-  for (int i = 0; i < met.count; ++i) met.dropped[i] = name(met.site[i]) == barrier;
-}
-
 std::vector<std::string> barriers() {
   std::vector<std::string> names(met.count);
   std::transform(met.site, met.site + met.count, names.begin(), name);
