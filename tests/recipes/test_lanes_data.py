@@ -130,7 +130,9 @@ def test_label_lies_on_the_lane():
 
 def test_mirror_swaps_lanes_and_existence(root):
     data = LaneData(root, ["label_data_0313.json"], (96, 160))
-    plain, mirrored = data.batch([0, 1]), data.batch([0, 1], [True, False])
+    existence = data.batch(range(6)).existence
+    uneven = next(i for i in range(6) if not existence[i].equal(existence[i].flip(0)))
+    plain, mirrored = data.batch([uneven, 1]), data.batch([uneven, 1], [True, False])
     assert plain.pictures[1].equal(mirrored.pictures[1]) and plain.labels[1].equal(mirrored.labels[1])
     assert mirrored.pictures[0].equal(plain.pictures[0].flip(-1))
     assert mirrored.existence[0].equal(plain.existence[0].flip(0))
