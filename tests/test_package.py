@@ -235,3 +235,17 @@ def test_fuzz_cases_repeat():
     same = [text(i) for i in range(40)], [text(i) for i in range(40)]
     strip = [re.sub(r"0x\w+", "", str(run)) for run in same]
     assert strip[0] == strip[1]
+
+
+def test_stub_of_the_compiled_module_is_true():
+    """What mypy is told is what csrc declares, and what the module takes."""
+    stub = tool("stub")
+    assert (ROOT / "pydistill" / "_C.pyi").read_text() == stub.stub()
+    from pydistill import _C
+
+    bound = {name for name in dir(_C.cpu) if callable(getattr(_C.cpu, name)) and not name.startswith("__")}
+    assert bound - {"accept_torch"} == set(stub.functions())
+    for name in stub.functions():
+        parameters, _ = stub.declaration(name)
+        takes = getattr(_C.cpu, name).__doc__.split("->")[0].count("arg")
+        assert takes == len(parameters), name  # Context and `resource` are one for one

@@ -161,14 +161,17 @@ def _loss_forward(
     """The loss of two energies, or of an energy and a map. Returns loss, both maps, both scales."""
     kernels, resource = _C.on(shallow)
     n, bands = shallow.shape[0], kernels.attention_bands(height, width)
-    maps = [shallow.new_empty(n, height, width), shallow.new_empty(n, height, width) if deep_map is None else deep_map]
-    partials = [shallow.new_empty(n, bands, 2), None if deep is None else shallow.new_empty(n, bands, 2)]
-    scales = [scale_buffer(shallow, norm), None if deep is None else scale_buffer(deep, norm)]
+    map, other = shallow.new_empty(n, height, width), deep_map
+    partial, deep_partial = shallow.new_empty(n, bands, 2), None
+    scale, deep_scale = scale_buffer(shallow, norm), None
+    if deep is not None:
+        other = torch.empty_like(map)
+        deep_partial, deep_scale = torch.empty_like(partial), scale_buffer(deep, norm)
     squares, loss = shallow.new_empty(n, bands), shallow.new_empty(())
-    kernels.attention_distillation_loss(
-        resource, shallow, deep, temperature, align_corners, norm == 2, factor, *scales, *partials, squares, *maps, loss
-    )
-    return loss, *maps, *scales
+    options = (temperature, align_corners, norm == 2, factor)
+    buffers = (scale, deep_scale, partial, deep_partial, squares, map, other, loss)
+    kernels.attention_distillation_loss(resource, shallow, deep, *options, *buffers)
+    return loss, map, other, scale, deep_scale
 
 
 def _loss_backward(
