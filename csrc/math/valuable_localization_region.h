@@ -11,26 +11,26 @@ struct Larger {
   template <class A> PD_HD static A identity() { return A(0); }
 };
 
-template <class A> struct Band {
+template <class A, bool kReleased> struct Band {  // kReleased: X of the released code
   A gamma;
-  bool released;  // X of the released code
-  bool open;      // at its upper end
-  bool one;       // the weight is 1 instead of the IoU
+  bool open;  // at its upper end
+  bool one;   // the weight is 1 instead of the IoU
 
   // Box j's weight of an anchor. Without overlap there is none, also where a box has no area and its band is {0}.
   PD_HD auto weight(const Box<A>& box, A threshold) const {
     const A high = box.proper() ? threshold : A(INFINITY), low = gamma * high;
     return [=, *this](const Box<A>& anchor) {
       const A v = iou(anchor, box, kAreaFloor<A>);
-      const A x = released ? diou_released(anchor, box, kAreaFloor<A>) : diou(anchor, box, kAreaFloor<A>);
-      const bool inside = v > 0 && x >= low && (open ? x < high : x <= high);
-      return inside ? one ? A(1) : v : A(0);
+      const A x = kReleased ? diou_released(anchor, box, kAreaFloor<A>) : diou(anchor, box, kAreaFloor<A>);
+      const bool inside =
+          (v > 0) & (x >= low) & ((x < high) | (!open & (x == high)));  // no branch: a vector of anchors
+      return inside ? (one ? A(1) : v) : A(0);
     };
   }
 };
 
 // One row = a tile of an image's anchors.
-template <class T, class A> struct ValuableRegion {
+template <class T, class A, bool kReleased> struct ValuableRegion {
   const T* anchors;  // (A, 4)
   PaddedBoxes<T> boxes;
   const A* threshold;           // (B, G), or null: `level` for every box
@@ -38,7 +38,7 @@ template <class T, class A> struct ValuableRegion {
   A* weight;                    // (B, A)
   Tiles tiles;
   A level;
-  Band<A> band;
+  Band<A, kReleased> band;
 
   template <class Group> PD_HD void operator()(Group g, int64_t row) const {
     const int64_t image = tiles.image(row), first = tiles.first(row), base = image * tiles.total + first;

@@ -1,5 +1,7 @@
 // Host side of valuable_localization_region, written once for both devices: check, then launch. Python allocates.
 #pragma once
+#include <type_traits>
+
 #include "math/valuable_localization_region.h"
 #include "ops/padded_boxes.h"
 
@@ -24,16 +26,21 @@ void valuable_localization_region(const Context& context, const TensorView& anch
     if (threshold.present()) check::buffer(op, "threshold", threshold, {b, most}, kind_of<A>, anchors);
     check::buffer(op, "weight", weight, {b, a}, kind_of<A>, anchors);
     const math::Tiles tiles{a, Device::kPixels};
-    Device::rows(context, b * tiles.per_image(), tiles.size * (most + 1) * 8,
-                 math::ValuableRegion<T, A>{anchors.ptr<T>(),
-                                            padded_boxes<T>(boxes, counts),
-                                            threshold.ptr<A>(),
-                                            valid.ptr<bool>(),
-                                            exclude.ptr<bool>(),
-                                            weight.ptr<A>(),
-                                            tiles,
-                                            A(level),
-                                            {A(gamma), released, open, one}});
+    const auto run = [&](auto measure) {
+      constexpr bool kReleased = decltype(measure)::value;
+      using Body = math::ValuableRegion<T, A, kReleased>;
+      Device::rows(context, b * tiles.per_image(), tiles.size * (most + 1) * 8,
+                   Body{anchors.ptr<T>(),
+                        padded_boxes<T>(boxes, counts),
+                        threshold.ptr<A>(),
+                        valid.ptr<bool>(),
+                        exclude.ptr<bool>(),
+                        weight.ptr<A>(),
+                        tiles,
+                        A(level),
+                        {A(gamma), open, one}});
+    };
+    released ? run(std::true_type{}) : run(std::false_type{});
   });
 }
 

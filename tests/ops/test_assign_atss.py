@@ -1,8 +1,10 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pydistill.ops import assign_atss
-from pydistill.ops.assign_atss import assign_atss_reference
+from pydistill.ops.assign_atss import _kernel, assign_atss_reference
+from pydistill.ops.valuable_localization_region import _kernel as _region_kernel
 from tests.conformance import Case, Conformance, assert_close, each_device, relative_error
 from tests.golden import golden
 from tests.ops.boxes import grid_anchors, random_boxes
@@ -311,3 +313,27 @@ def test_mixed_dtypes(device):
     got = assign_atss(ANCHORS.half().to(device), LEVELS, boxes, counts)
     want = assign_atss(ANCHORS.half().float().to(device), LEVELS, boxes, counts)
     assert all(torch.equal(g, w) for g, w in zip(got, want)) and got.max_iou.dtype == torch.float32
+
+
+class Allocated(TorchDispatchMode):
+    """Adds up the bytes of all tensors that are made."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.bytes += out.numel() * out.element_size() if func.__name__.startswith(("new_empty", "empty")) else 0
+        return out
+
+
+def test_memory_of_a_full_batch():
+    """2 images, 22400 anchors, 20 boxes: no anchors x boxes matrix, which alone would take 3.6 MB per image."""
+    anchors, levels = grid_anchors(800, 1344, (8, 16, 32, 64, 128))
+    boxes, counts = random_boxes(torch.Generator().manual_seed(0), 2, 20, size=500.0), torch.tensor([20, 13])
+    assert len(anchors) == 22400
+    with Allocated() as made:
+        _kernel(anchors.float(), levels, boxes.float(), counts, 9, None, None, None, -1.0)
+        _region_kernel(anchors.float(), boxes.float(), counts, None, 0.5, 0.25, False, False, False, None, None)
+    assert 0 < made.bytes < 1.2e6
