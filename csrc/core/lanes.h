@@ -50,7 +50,7 @@ template <int k> struct Lanes {
   explicit Lanes(Arena& a) : arena(&a) {}
 
   // Four partial results: shorter chains of additions, and smaller rounding errors in long rows.
-  template <class F, class Op> auto fold(int n, F f, Op op) const {
+  template <class F, class Op> auto fold(int n, const F& f, Op op) const {
     constexpr int kParts = 4;
     using V = decltype(f(0));
     if (n < kParts) {
@@ -64,10 +64,10 @@ template <int k> struct Lanes {
     for (; i < n; ++i) a = op(a, f(i));
     return op(op(a, b), op(c, d));
   }
-  template <class F> auto sum(int n, F f) const { return fold(n, f, Plus{}); }
-  template <class F> auto max(int n, F f) const { return fold(n, f, Max{}); }
+  template <class F> auto sum(int n, const F& f) const { return fold(n, f, Plus{}); }
+  template <class F> auto max(int n, const F& f) const { return fold(n, f, Max{}); }
 
-  template <class F> auto keep(int n, F f) const {
+  template <class F> auto keep(int n, const F& f) const {
     using V = decltype(f(0));
     V* kept = arena->take<V>(n);
     for (int i = 0; i < n; ++i) kept[i] = f(i);
@@ -98,7 +98,7 @@ template <int k> struct Lanes {
     return [near](int i) { return near[i]; };
   }
 
-  template <class T, class F> void store(const Rows<T>& x, Row row, int n, F f) const {
+  template <class T, class F> void store(const Rows<T>& x, Row row, int n, const F& f) const {
     if (row.adjacent(x)) {
       T* p = x.at(row.index[0]);
       for (int i = 0; i < n; ++i) write(p + i * x.step, f(i));
@@ -135,19 +135,21 @@ template <int k> struct Lanes {
  private:
   template <class V, class T> static V vector(const T* p) {
     using A = std::remove_cvref_t<decltype(V{}[0])>;
-    A line[k];
-#pragma omp simd
-    for (int lane = 0; lane < k; ++lane) line[lane] = A(p[lane]);
     V v;
-    std::memcpy(&v, line, sizeof(V));
+    if constexpr (std::is_same_v<A, T>) {
+      std::memcpy(&v, p, sizeof(V));
+    } else {
+      for (int lane = 0; lane < k; ++lane) v[lane] = A(p[lane]);
+    }
     return v;
   }
   template <class T, class V> static void write(T* p, V v) {
     using A = std::remove_cvref_t<decltype(v[0])>;
-    A line[k];
-    std::memcpy(line, &v, sizeof(V));
-#pragma omp simd
-    for (int lane = 0; lane < k; ++lane) p[lane] = T(line[lane]);
+    if constexpr (std::is_same_v<A, T>) {
+      std::memcpy(p, &v, sizeof(V));
+    } else {
+      for (int lane = 0; lane < k; ++lane) p[lane] = T(v[lane]);
+    }
   }
 };
 

@@ -44,7 +44,7 @@ template <class Student, class Teacher, class V, class A> struct DivergenceOf {
   PD_HD V p(int i) const { return teacher.power(i) * per_teacher; }
   PD_HD V q(int i) const { return teacher.logit(i) - student.logit(i) - log_totals; }
   template <class Group> PD_HD V sum(Group g, int n) const {
-    return g.sum(n, [*this](int i) { return divergence_term(p(i), s(i), q(i)); });
+    return g.sum(n, [this](int i) { return divergence_term(p(i), s(i), q(i)); });
   }
 };
 
@@ -114,10 +114,10 @@ template <class S, class U, class A> struct SoftmaxKlBackward {
     }
     const auto upstream = rows.weighted(g, row, scale * per_factor(factor)) * g.get(dloss, row);
     const auto d = rows.divergence(g, row);
-    if (dstudent.data) g.store(dstudent, row, rows.n, [=](int i) { return upstream * (d.s(i) - d.p(i)); });
+    if (dstudent.data) g.store(dstudent, row, rows.n, [&](int i) { return upstream * (d.s(i) - d.p(i)); });
     if (!dteacher.data) return;
     const auto mean = d.sum(g, rows.n);
-    g.store(dteacher, row, rows.n, [=](int i) {
+    g.store(dteacher, row, rows.n, [&](int i) {
       const auto p = d.p(i);
       return p == A(0) ? p : upstream * p * (d.q(i) - mean);
     });

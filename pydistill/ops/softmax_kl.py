@@ -226,7 +226,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _recall(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return (grad, *ctx.saved_tensors, *ctx.options, ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+    return (grad, *ctx.saved_tensors, *ctx.options, *ctx.needs_input_grad[:2])
 
 
 _softmax_kl = differentiable(
