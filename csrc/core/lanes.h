@@ -154,17 +154,18 @@ template <int k> struct Lanes {
 };
 
 // A body that may run in Lanes: it computes in Scalar; active(first, count, out) lists those of `count` rows that it
-// does not skip, and clear(first, count) is what it does to a skipped one.
+// does not skip, clear(first, count) is what it does to a skipped one, and prefetch(row) asks for what a row will read.
 template <class Body>
 concept SideBySide = requires(const Body& b, int64_t* out) {
   typename Body::Scalar;
   { b.active(int64_t(), int(), out) } -> std::same_as<int>;
   b.clear(int64_t(), int64_t());
+  b.prefetch(int64_t());
 };
 
 // The rows of such a body, a chunk at a time: those it skips are cleared, the others packed into lanes.
 template <class Body> struct PackedRows {
-  static constexpr int kRows = 256;
+  static constexpr int kRows = 1024;
   static constexpr int kLanes = kVectorBytes / sizeof(typename Body::Scalar);
   Body body;
   int64_t n;
@@ -174,7 +175,10 @@ template <class Body> struct PackedRows {
     const int count = n - first < kRows ? int(n - first) : kRows;
     int64_t index[kRows + kLanes];
     const int active = body.active(first, count, index);
-    if (active < count) body.clear(first, count);
+    if (active < count) {
+      for (int i = 0; i < active; ++i) body.prefetch(index[i]);
+      body.clear(first, count);
+    }
     if (active == 0) return;
     for (int i = active; i % kLanes; ++i) index[i] = index[active - 1];  // a repeated row writes the same again
     for (int i = 0; i < active; i += kLanes) {

@@ -40,6 +40,15 @@ template <class T> void zero(const Rows<T>& rows, int n, int64_t first, int64_t 
   }
 }
 
+// Asks for a row's memory ahead of its use; where its elements are far apart that is not worth it.
+template <class T> void prefetch(const Rows<T>& rows, int n, int64_t row) {
+  constexpr int kLine = 64 / sizeof(T);
+  if (rows.step != 1) return;
+  const T* p = rows.at(row);
+  for (int i = 0; i < n; i += kLine) __builtin_prefetch(p + i);
+  __builtin_prefetch(p + n - 1);
+}
+
 // Those of the rows first .. first + count whose element is not 0; returns how many.
 template <class T> int nonzero(const Rows<const T>& rows, int64_t first, int count, int64_t* out) {
   constexpr int kBlock = 16;  // mostly zeros: look at sixteen at once

@@ -71,6 +71,10 @@ template <class S, class U, class A> struct KlRows {
     for (int i = 0; i < count; ++i) out[i] = first + i;
     return count;
   }
+  void prefetch(int64_t row) const {
+    pydistill::prefetch(student, n, row);
+    pydistill::prefetch(teacher, n, row);
+  }
 };
 
 template <class S, class U, class A> struct SoftmaxKl {
@@ -87,6 +91,7 @@ template <class S, class U, class A> struct SoftmaxKl {
     g.put(loss, row, weight * rows.divergence(g, row).sum(g, rows.n));
   }
   int active(int64_t first, int count, int64_t* out) const { return rows.active(first, count, out); }
+  void prefetch(int64_t row) const { rows.prefetch(row); }
   void clear(int64_t first, int64_t count) const { std::memset(loss + first, 0, size_t(count) * sizeof(A)); }
 };
 
@@ -123,6 +128,7 @@ template <class S, class U, class A> struct SoftmaxKlBackward {
     });
   }
   int active(int64_t first, int count, int64_t* out) const { return rows.active(first, count, out); }
+  void prefetch(int64_t row) const { rows.prefetch(row); }
   void clear(int64_t first, int64_t count) const {
     if (dstudent.data) zero(dstudent, rows.n, first, count);
     if (dteacher.data) zero(dteacher, rows.n, first, count);
