@@ -1,10 +1,9 @@
-// cost(q, t) = w_class class(q, t) + w_l1 |l1(q) - l1(t)|_1 - w_giou GIoU(box(q), box(t)), of the queries and the targets
-// of one image: DETR, Carion et al. 2020, arXiv:2005.12872, section 3.1. The class term, p = sigmoid(x):
-//   focal         pos(x_label) - neg(x_label);  pos = alpha (1-p)^gamma -log(p + eps), neg = (1-alpha) p^gamma -log(1-p + eps)
-//   softmax       -softmax(x)_label
-//   soft targets  constant(q) + sum_c y_c slope(x_c): see SoftTerm
-// What matches nothing costs infinity: a box that is inverted or not finite, a label outside [0, C), a target beyond the
-// image's count.   T: storage type.  A: accumulation type.
+// cost(q, t) = w_class class(q, t) + w_l1 |l1(q) - l1(t)|_1 - w_giou GIoU(box(q), box(t)), of the queries and the
+// targets of one image: DETR, Carion et al. 2020, arXiv:2005.12872, section 3.1. The class term, p = sigmoid(x):
+//   focal         pos(x_label) - neg(x_label);  pos = alpha (1-p)^gamma -log(p + eps), neg = (1-alpha) p^gamma -log(1-p
+//   + eps) softmax       -softmax(x)_label soft targets  constant(q) + sum_c y_c slope(x_c): see SoftTerm
+// What matches nothing costs infinity: a box that is inverted or not finite, a label outside [0, C), a target beyond
+// the image's count.   T: storage type.  A: accumulation type.
 #pragma once
 #include "math/boxes.h"
 #include "math/power.h"
@@ -21,9 +20,15 @@ template <class A> struct PerImage {
   PD_HD const A* at(int64_t n) const { return data ? data + n % images * stride : nullptr; }
 };
 
+// A box that matches nothing costs infinity on top of what any other would, so that loops over boxes need no branch.
 template <class A> struct MatchBox {
   A l1[4];
   Box<A> box;
+  A penalty;
+  PD_HD static MatchBox checked(const Box<A>& l1, const Box<A>& box) {
+    if (!box.proper()) return {{0, 0, 0, 0}, {0, 0, 1, 1}, A(INFINITY)};
+    return {{l1.x1, l1.y1, l1.x2, l1.y2}, box, A(0)};
+  }
 };
 
 // How four numbers become what L1 and GIoU compare. Sizes turn unit coordinates into pixels, for GIoU alone.
@@ -39,9 +44,9 @@ struct BoxReader {
       box = {within(box.x1, w), within(box.y1, h), within(box.x2, w), within(box.y2, h)};
       unit = {box.x1 / w, box.y1 / h, box.x2 / w, box.y2 / h};
     }
-    if (l1_corners) return {{unit.x1, unit.y1, unit.x2, unit.y2}, box};
-    if (!corners && !clamp) return {{a, b, c, d}, box};
-    return {{unit.x(), unit.y(), unit.width(), unit.height()}, box};
+    if (l1_corners) return MatchBox<A>::checked(unit, box);
+    if (!corners && !clamp) return MatchBox<A>::checked({a, b, c, d}, box);
+    return MatchBox<A>::checked({unit.x(), unit.y(), unit.width(), unit.height()}, box);
   }
 
  private:
@@ -76,7 +81,7 @@ template <class T, class A, class P> struct FocalClass {
   template <class Group> PD_HD auto tile(const Group&, int64_t first, int) const {
     return [*this, x = logits + first * classes](int, int64_t label, const A*) {
       return [*this, x = x + label](int i) {
-        const A p = sigmoid(A(x[int64_t(i) * classes]));
+        const A p = sigmoid(A(x[i * classes]));
         return weight * (focal.positive(p) - focal.negative(p));
       };
     };
@@ -93,13 +98,14 @@ template <class T, class A> struct SoftmaxClass {
     const T* x = logits + first * classes;
     A *peak = g.template scratch<A>(count), *factor = g.template scratch<A>(count);
     const Grid all{count, classes};
-    g.row_fold(all, peak, [=, n = classes](int i) { return [r = x + int64_t(i) * n](int c) { return A(r[c]); }; }, Max{});
+    g.row_fold(
+        all, peak, [=, n = classes](int i) { return [r = x + int64_t(i) * n](int c) { return A(r[c]); }; }, Max{});
     g.row_sums(all, factor, [=, n = classes](int i) {
       return [r = x + int64_t(i) * n, m = peak[i]](int c) { return exp(A(r[c]) - m); };
     });
     g.each(count, [=, w = weight](int i) { factor[i] = -w / factor[i]; });
     return [=, n = classes](int, int64_t label, const A*) {
-      return [=, x = x + label](int i) { return factor[i] * exp(A(x[int64_t(i) * n]) - peak[i]); };
+      return [=, x = x + label](int i) { return factor[i] * exp(A(x[i * n]) - peak[i]); };
     };
   }
   static int64_t bytes(int count) { return 2 * scratch_bytes<A>(count); }
@@ -136,9 +142,9 @@ template <class A, class P> struct SoftTerm {
 
 // One row: a tile of queries. The slopes with the classes outermost, so that sums over classes run along queries.
 template <class T, class A, class P> struct SoftClassTable {
-  const T* logits;         // (N, Q, C)
-  PerImage<bool> mask;     // (B, C), or null: all classes
-  A *slopes, *constant;    // (N, C, Q), (N, Q)
+  const T* logits;       // (N, Q, C)
+  PerImage<bool> mask;   // (B, C), or null: all classes
+  A *slopes, *constant;  // (N, C, Q), (N, Q)
   int classes;
   Tiles tiles;
   SoftTerm<A, P> term;
@@ -153,12 +159,13 @@ template <class T, class A, class P> struct SoftClassTable {
         s[i] = use ? term.slope(A(x[int64_t(i) * classes + c])) : A(0);
       };
     });
-    g.column_sums(Grid{1, count}, constant + n * queries + first, [=, *this](int) { return Span{0, classes}; },
-                  [=, *this](int, int c) {
-                    return [=, *this, use = !kept || kept[c]](int i) {
-                      return use ? term.constant(A(x[int64_t(i) * classes + c])) : A(0);
-                    };
-                  });
+    g.column_sums(
+        Grid{1, count}, constant + n * queries + first, [=, *this](int) { return Span{0, classes}; },
+        [=, *this](int, int c) {
+          return [=, *this, use = !kept || kept[c]](int i) {
+            return use ? term.constant(A(x[int64_t(i) * classes + c])) : A(0);
+          };
+        });
   }
 };
 
@@ -171,25 +178,26 @@ template <class A> struct SoftClassSums {
 
   template <class Group> PD_HD void operator()(Group g, int64_t row) const {
     const int64_t n = row / targets;
-    g.column_sums(Grid{1, queries}, cost + row * queries, [c = classes](int) { return Span{0, c}; },
-                  [=, s = slopes + n * classes * queries, y = scores.at(n) + row % targets * classes, q = queries](int, int c) {
-                    return [y = y[c], s = s + int64_t(c) * q](int i) { return y * s[i]; };
-                  });
+    g.column_sums(
+        Grid{1, queries}, cost + row * queries, [c = classes](int) { return Span{0, c}; },
+        [=, s = slopes + n * classes * queries, y = scores.at(n) + row % targets * classes, q = queries](int, int c) {
+          return [y = y[c], s = s + int64_t(c) * q](int i) { return y * s[i]; };
+        });
   }
 };
 
 // One row: a tile of queries against all targets of its image.
 template <class T, class A, class Class> struct MatchCost {
-  const T* boxes;               // (N, Q, 4)
-  PerImage<int64_t> labels;     // (B or N, T), or null
-  PerImage<A> target_boxes;     // (B or N, T, 4)
-  PerImage<int64_t> counts;     // (B or N), or null
-  PerImage<A> sizes;            // (B, 2): h, w in pixels, or null
-  A* cost;                      // (N, T, Q)
+  const T* boxes;            // (N, Q, 4)
+  PerImage<int64_t> labels;  // (B or N, T), or null
+  PerImage<A> target_boxes;  // (B or N, T, 4)
+  PerImage<int64_t> counts;  // (B or N), or null
+  PerImage<A> sizes;         // (B, 2): h, w in pixels, or null
+  A* cost;                   // (N, T, Q)
   Class class_cost;
   int targets, classes;
   Tiles tiles;
-  BoxReader reader;             // of the queries
+  BoxReader reader;  // of the queries
   BoxReader target_reader;
   A l1_weight, giou_weight, giou_eps;
 
@@ -202,23 +210,24 @@ template <class T, class A, class Class> struct MatchCost {
     g.each(Grid{known, count}, [=, *this](int t) {
       const MatchBox<A> target = target_reader(target_boxes.at(n) + int64_t(t) * 4, sizes.at(n));
       const int64_t label = Class::kLabels ? labels.at(n)[t] : 0;
-      const bool none = !target.box.proper() || (Class::kLabels && (label < 0 || label >= classes));
+      const bool known_label = !Class::kLabels || (label >= 0 && label < classes);
+      const A penalty = known_label ? target.penalty : A(INFINITY);
       A* to = out + t * queries;
-      return [=, *this, term = class_term(t, none ? 0 : label, static_cast<const A*>(to))](int i) {
-        const A value = term(i) + l1_weight * query.distance(i, target.l1) - giou_weight * giou(query.box(i), target.box, giou_eps);
-        to[i] = none || query.none[i] > A(0) ? A(INFINITY) : value;
+      return [=, *this, term = class_term(t, known_label ? label : 0, static_cast<const A*>(to))](int i) {
+        const A boxes =
+            l1_weight * query.distance(i, target.l1) - giou_weight * giou(query.box(i), target.box, giou_eps);
+        to[i] = (term(i) + boxes) + (query.penalty[i] + penalty);
       };
     });
-    g.each(Grid{targets - known, count}, [=](int t) {
-      return [to = out + (known + t) * queries](int i) { to[i] = A(INFINITY); };
-    });
+    g.each(Grid{targets - known, count},
+           [=](int t) { return [to = out + (known + t) * queries](int i) { to[i] = A(INFINITY); }; });
   }
 
   static int64_t bytes(int count) { return 9 * scratch_bytes<A>(count) + Class::bytes(count); }
 
  private:
   struct Queries {  // one array per number, so that neighbours are queries
-    A *l1[4], *x1, *y1, *x2, *y2, *none;
+    A *l1[4], *x1, *y1, *x2, *y2, *penalty;
     PD_HD A distance(int i, const A* other) const {
       return std::abs(l1[0][i] - other[0]) + std::abs(l1[1][i] - other[1]) + std::abs(l1[2][i] - other[2]) +
              std::abs(l1[3][i] - other[3]);
@@ -233,7 +242,7 @@ template <class T, class A, class Class> struct MatchCost {
       const MatchBox<A> b = read(from + int64_t(i) * 4, size);
       for (int k = 0; k < 4; ++k) q.l1[k][i] = b.l1[k];
       q.x1[i] = b.box.x1, q.y1[i] = b.box.y1, q.x2[i] = b.box.x2, q.y2[i] = b.box.y2;
-      q.none[i] = b.box.proper() ? A(0) : A(1);
+      q.penalty[i] = b.penalty;
     });
     return q;
   }

@@ -11,9 +11,7 @@ struct Square {
 template <class A> struct Power {
   A p;
   PD_HD A operator()(A x) const { return exp(p * log(std::abs(x))); }
-  PD_HD A slope(A x) const {
-    return x == A(0) ? A(0) : std::copysign(p * exp((p - 1) * log(std::abs(x))), x);
-  }
+  PD_HD A slope(A x) const { return x == A(0) ? A(0) : std::copysign(p * exp((p - 1) * log(std::abs(x))), x); }
 };
 template <class A, class F> PD_HD void with_power(A p, F f) { p == A(2) ? f(Square{}) : f(Power<A>{p}); }
 

@@ -4,7 +4,7 @@
 
 #include "core/check.h"
 #include "core/launch.h"
-#include "math/assignment.h"
+#include "math/linear_sum_assignment.h"
 
 namespace pydistill {
 

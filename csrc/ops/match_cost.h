@@ -1,6 +1,7 @@
 // match_cost: host side.
 #pragma once
 #include <algorithm>
+
 #include "core/check.h"
 #include "core/launch.h"
 #include "math/match_cost.h"
@@ -31,20 +32,23 @@ template <class A> math::PerImage<A> per_image(const TensorView& t) {
 }
 
 // (B, ...) or (N, ...) with N a multiple of B; `rest` is what follows the first dimension.
-inline void repeated(const char* op, const char* name, const TensorView& t, std::initializer_list<int64_t> rest, ScalarKind kind,
-                     const MatchTensors& tensors) {
+inline void repeated(const char* op, const char* name, const TensorView& t, std::initializer_list<int64_t> rest,
+                     ScalarKind kind, const MatchTensors& tensors) {
   const int64_t n = tensors.images();
   check::that(t.ndim == int(rest.size()) + 1 && (t.size(0) == n || (t.size(0) > 0 && n % t.size(0) == 0)), op,
               (std::string(name) + " of one entry an image").c_str(), t);
   int64_t shape[4] = {t.size(0)};
   std::copy(rest.begin(), rest.end(), shape + 1);
-  for (int d = 1; d < t.ndim; ++d) check::that(t.size(d) == shape[d], op, (std::string(name) + " shaped like the others").c_str(), t);
+  for (int d = 1; d < t.ndim; ++d)
+    check::that(t.size(d) == shape[d], op, (std::string(name) + " shaped like the others").c_str(), t);
   check::kind(op, name, t, kind);
-  check::that(t.contiguous() && check::same_device(t, tensors.boxes), op, (std::string(name) + " contiguous, on the device of the others").c_str(), t);
+  check::that(t.contiguous() && check::same_device(t, tensors.boxes), op,
+              (std::string(name) + " contiguous, on the device of the others").c_str(), t);
 }
 
 template <class T, class A> void check_tensors(const char* op, const MatchTensors& x, const MatchOptions& options) {
-  const bool soft = x.scores.present(), labels = options.class_cost == math::ClassCost::Focal || options.class_cost == math::ClassCost::Softmax;
+  const bool soft = x.scores.present(),
+             labels = options.class_cost == math::ClassCost::Focal || options.class_cost == math::ClassCost::Softmax;
   const int64_t n = x.images(), q = x.queries(), t = x.targets(), c = x.classes();
   check::buffer(op, "logits", x.logits, {n, q, c}, kind_of<T>, x.boxes);
   check::buffer(op, "boxes", x.boxes, {n, q, 4}, kind_of<T>, x.boxes);
@@ -64,10 +68,21 @@ template <class Device, class T, class A, class Class>
 void launch(const Context& context, const MatchTensors& x, const MatchOptions& o, const Class& class_cost) {
   using Body = math::MatchCost<T, A, Class>;
   const math::Tiles tiles = x.tiles();
-  const Body body{x.boxes.ptr<T>(), per_image<int64_t>(x.labels), per_image<A>(x.target_boxes), per_image<int64_t>(x.counts),
-                  per_image<A>(x.sizes), x.cost.ptr<A>(), class_cost, int(x.targets()), int(x.classes()), tiles,
-                  {o.corners, o.l1_corners, false}, {o.corners, o.l1_corners, o.clamp_targets},
-                  A(o.l1_weight), A(o.giou_weight), A(o.giou_eps)};
+  const Body body{x.boxes.ptr<T>(),
+                  per_image<int64_t>(x.labels),
+                  per_image<A>(x.target_boxes),
+                  per_image<int64_t>(x.counts),
+                  per_image<A>(x.sizes),
+                  x.cost.ptr<A>(),
+                  class_cost,
+                  int(x.targets()),
+                  int(x.classes()),
+                  tiles,
+                  {o.corners, o.l1_corners, false},
+                  {o.corners, o.l1_corners, o.clamp_targets},
+                  A(o.l1_weight),
+                  A(o.giou_weight),
+                  A(o.giou_eps)};
   Device::rows(context, x.images() * tiles.per_image(), 8 * tiles.size * x.targets(), body, Body::bytes(tiles.size));
 }
 
@@ -76,14 +91,21 @@ void soft(const Context& context, const MatchTensors& x, const MatchOptions& o, 
   const int queries = int(x.queries()), classes = int(x.classes()), targets = int(x.targets());
   const math::Tiles tiles = x.tiles();
   Device::rows(context, x.images() * tiles.per_image(), 8 * tiles.size * classes,
-               math::SoftClassTable<T, A, P>{x.logits.ptr<T>(), per_image<bool>(x.mask), x.slopes.ptr<A>(), x.constant.ptr<A>(),
-                                             classes, tiles, {o.class_cost, focal}});
-  Device::rows(context, x.images() * targets, int64_t(queries) * classes,
-               math::SoftClassSums<A>{x.slopes.ptr<A>(), per_image<A>(x.scores), x.cost.ptr<A>(), targets, queries, classes});
+               math::SoftClassTable<T, A, P>{x.logits.ptr<T>(),
+                                             per_image<bool>(x.mask),
+                                             x.slopes.ptr<A>(),
+                                             x.constant.ptr<A>(),
+                                             classes,
+                                             tiles,
+                                             {o.class_cost, focal}});
+  Device::rows(
+      context, x.images() * targets, int64_t(queries) * classes,
+      math::SoftClassSums<A>{x.slopes.ptr<A>(), per_image<A>(x.scores), x.cost.ptr<A>(), targets, queries, classes});
   launch<Device, T, A>(context, x, o, math::SoftClass<A>{x.constant.ptr<A>(), A(o.class_weight)});
 }
 
-template <class Device, class T, class A> void dispatch(const Context& context, const MatchTensors& x, const MatchOptions& o) {
+template <class Device, class T, class A>
+void dispatch(const Context& context, const MatchTensors& x, const MatchOptions& o) {
   if (o.class_cost == math::ClassCost::None) return launch<Device, T, A>(context, x, o, math::NoClass{});
   const int classes = int(x.classes());
   if (o.class_cost == math::ClassCost::Softmax)
@@ -92,26 +114,38 @@ template <class Device, class T, class A> void dispatch(const Context& context, 
     using P = decltype(power);
     const math::Focal<A, P> focal{A(o.alpha), A(o.eps), power};
     if (o.class_cost == math::ClassCost::Focal)
-      return launch<Device, T, A>(context, x, o, math::FocalClass<T, A, P>{x.logits.ptr<T>(), classes, A(o.class_weight), focal});
+      return launch<Device, T, A>(context, x, o,
+                                  math::FocalClass<T, A, P>{x.logits.ptr<T>(), classes, A(o.class_weight), focal});
     soft<Device, T, A>(context, x, o, focal);
   });
 }
 
 }  // namespace match
 
-// cost (N, T, Q) of logits (N, Q, C) and boxes (N, Q, 4). Targets, counts, sizes and mask have N entries or a length that
-// divides N: they repeat. target_scores (., T, C) with the buffers slopes (N, C, Q), constant (N, Q): soft class targets.
+// cost (N, T, Q) of logits (N, Q, C) and boxes (N, Q, 4). Targets, counts, sizes and mask have N entries or a length
+// that divides N: they repeat. target_scores (., T, C) with the buffers slopes (N, C, Q), constant (N, Q): soft class
+// targets.
 template <class Device>
-void match_cost(const Context& context, const TensorView& logits, const TensorView& boxes, const TensorView& target_labels,
-                const TensorView& target_boxes, const TensorView& counts, const TensorView& image_sizes,
-                const TensorView& target_scores, const TensorView& token_mask, int64_t class_cost, double class_weight,
-                double l1_weight, double giou_weight, double alpha, double gamma, double eps, double giou_eps, bool corners,
-                bool l1_corners, bool clamp_targets, const TensorView& slopes, const TensorView& constant, const TensorView& cost) {
+void match_cost(const Context& context, const TensorView& logits, const TensorView& boxes,
+                const TensorView& target_labels, const TensorView& target_boxes, const TensorView& counts,
+                const TensorView& image_sizes, const TensorView& target_scores, const TensorView& token_mask,
+                int64_t class_cost, double class_weight, double l1_weight, double giou_weight, double alpha,
+                double gamma, double eps, double giou_eps, bool corners, bool l1_corners, bool clamp_targets,
+                const TensorView& slopes, const TensorView& constant, const TensorView& cost) {
   constexpr auto op = "match_cost";
-  const MatchOptions options{static_cast<math::ClassCost>(class_cost), class_weight, l1_weight, giou_weight, alpha, gamma, eps,
-                             giou_eps, corners, l1_corners, clamp_targets};
-  const MatchTensors tensors{logits, boxes, target_labels, target_boxes, counts, image_sizes, target_scores, token_mask,
-                             slopes, constant, cost};
+  const MatchOptions options{static_cast<math::ClassCost>(class_cost),
+                             class_weight,
+                             l1_weight,
+                             giou_weight,
+                             alpha,
+                             gamma,
+                             eps,
+                             giou_eps,
+                             corners,
+                             l1_corners,
+                             clamp_targets};
+  const MatchTensors tensors{logits,        boxes,      target_labels, target_boxes, counts, image_sizes,
+                             target_scores, token_mask, slopes,        constant,     cost};
   check::rank(op, "logits of shape (N, Q, C)", logits, 3);
   check::rank(op, "boxes of shape (N, Q, 4)", boxes, 3);
   check::rank(op, "cost of shape (N, T, Q)", cost, 3);

@@ -154,10 +154,8 @@ def _shapes(
     p, r, c = cost.shape
     if groups < 1 or r % groups:
         raise ValueError(f"linear_sum_assignment: expected groups that divide {r} rows, got {groups}")
-    column_of_row, row_of_column, status = (
-        cost.new_empty(shape, dtype=torch.int64) for shape in ((p, r), (p * groups, c), (p * groups,))
-    )
-    return column_of_row, row_of_column, status
+    column_of_row = cost.new_empty((p, r), dtype=torch.int64)
+    return column_of_row, column_of_row.new_empty(p * groups, c), column_of_row.new_empty(p * groups)
 
 
 _op = Op(

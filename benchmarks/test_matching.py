@@ -1,0 +1,94 @@
+"""hungarian_match against an own-image loop over SciPy, and linear_sum_assignment against SciPy alone."""
+
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment as scipy_assignment
+
+from pydistill.ops import hungarian_match, linear_sum_assignment, match_cost
+from pydistill.ops.match_cost import match_cost_reference
+
+
+def predictions(images, queries, targets, classes=91):
+    """Random queries, of which one for each target is near it."""
+    rng = torch.Generator().manual_seed(0)
+    boxes, target_boxes = (
+        torch.tensor([0.2, 0.2, 0.1, 0.1])
+        + torch.tensor([0.6, 0.6, 0.2, 0.2]) * torch.rand(images, n, 4, generator=rng)
+        for n in (queries, targets)
+    )
+    boxes[:, :targets] = (target_boxes + 0.02 * torch.randn(target_boxes.shape, generator=rng)).clamp_min(0.01)
+    labels = torch.randint(0, classes, (images, targets), generator=rng)
+    return torch.randn(images, queries, classes, generator=rng), boxes, labels, target_boxes
+
+
+def loop(logits, boxes, labels, target_boxes, preset):
+    """What the quicker of the public matchers do: torch costs of one image after the other, SciPy on each."""
+    return [
+        scipy_assignment(costs_of_one(*tensors, preset).cpu().numpy())
+        for tensors in zip(logits, boxes, labels, target_boxes)
+    ]
+
+
+def costs_of_one(logits, boxes, labels, target_boxes, preset):
+    if preset == "detr":
+        classes = -logits.softmax(-1)[:, labels]
+    else:
+        p = logits.sigmoid()[:, labels]
+        classes = 2 * (0.25 * (1 - p) ** 2 * -(p + 1e-8).log() - 0.75 * p**2 * -(1 - p + 1e-8).log())
+    return classes + 5 * torch.cdist(boxes, target_boxes, p=1) - 2 * giou(corners(boxes), corners(target_boxes))
+
+
+def corners(b):
+    return torch.cat([b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2], 1)
+
+
+def giou(a, b):
+    areas = [(x[:, 2:] - x[:, :2]).prod(1) for x in (a, b)]
+    both = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0).prod(-1)
+    hull = (torch.maximum(a[:, None, 2:], b[:, 2:]) - torch.minimum(a[:, None, :2], b[:, :2])).prod(-1)
+    either = areas[0][:, None] + areas[1] - both
+    return both / either - (hull - either) / hull
+
+
+@pytest.mark.parametrize("preset", ["detr", "deformable_detr"])
+@pytest.mark.parametrize("queries, targets", [(300, 20), (900, 100)])
+def test_hungarian_match(compare, device, queries, targets, preset):
+    tensors = [t.to(device) for t in predictions(8, queries, targets)]
+    cost = match_cost(*tensors, preset=preset)
+    torch.testing.assert_close(cost, match_cost_reference(*[t.cpu() for t in tensors], preset=preset).to(device))
+    matrices = cost.cpu().numpy()
+    compare(
+        ours=lambda: hungarian_match(*tensors, preset=preset),
+        loop=lambda: loop(*tensors, preset),
+        scipy=lambda: [scipy_assignment(m) for m in matrices],
+        floor=lambda: cost.add(1.0),
+        bytes_moved=sum(t.numel() * t.element_size() for t in tensors) + 2 * 4 * cost.numel(),
+    )
+
+
+def random_costs(problems, rows, columns):
+    return torch.rand(problems, rows, columns, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("shape", [(300, 20), (20, 300), (900, 100), (300, 300), (900, 900)], ids=str)
+def test_linear_sum_assignment(compare, device, shape):
+    cost = random_costs(1, *shape)
+    matrix, there = cost[0].numpy(), cost.to(device)
+    compare(
+        ours=lambda: linear_sum_assignment(there),
+        scipy=lambda: scipy_assignment(matrix),
+        bytes_moved=4 * cost.numel(),
+        rounds=5 if cost.numel() > 500_000 else 15,
+    )
+
+
+@pytest.mark.parametrize("shape", [(300, 20), (300, 100)], ids=str)
+def test_many_problems_on_two_threads(compare, device, shape):
+    cost = random_costs(96, *shape)
+    matrices, there = cost.numpy(), cost.to(device)
+    torch.set_num_threads(2)
+    compare(
+        ours=lambda: linear_sum_assignment(there),
+        scipy=lambda: [scipy_assignment(m) for m in matrices],
+        bytes_moved=4 * cost.numel(),
+    )
