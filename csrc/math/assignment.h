@@ -38,7 +38,7 @@ template <class V> struct Far {  // a distance no path has, and the potential th
   }
 };
 
-template <class T> struct Matrix {  // T: storage type
+template <class T> struct Matrix {  // T: float or double
   const T* data;
   int rows, columns;
   int64_t row_stride, column_stride;
@@ -46,12 +46,6 @@ template <class T> struct Matrix {  // T: storage type
   PD_HD const T* row(int i) const { return data + i * row_stride; }
 };
 
-template <class T> PD_HD double as_double(T x) {
-  if constexpr (sizeof(T) == 2)
-    return double(float(x));
-  else
-    return double(x);
-}
 PD_HD bool is_finite(double x) { return x - x == 0; }
 
 // How a solver reads its costs: row(i)(j). `sign` is -1 to maximise.
@@ -60,21 +54,24 @@ template <class T> struct DenseCosts {
   Matrix<T> matrix;  // column_stride 1
   double sign;
   PD_HD auto row(int i) const {
-    return [p = matrix.row(i), s = sign](int j) { return s * as_double(p[j]); };
+    return [p = matrix.row(i), s = sign](int j) { return s * double(p[j]); };
   }
+};
+struct AsTheyAre {
+  PD_HD double operator()(double x) const { return x; }
 };
 struct Replacement {
   double nan, positive, negative;
   PD_HD double operator()(double x) const { return is_finite(x) ? x : x > 0 ? positive : x < 0 ? negative : nan; }
 };
-template <class T> struct StridedCosts {
+template <class T, class R> struct StridedCosts {
   using Value = double;
   Matrix<T> matrix;
   double sign;
-  Replacement replacement;
+  R replacement;
   PD_HD auto row(int i) const {
     return [p = matrix.row(i), stride = matrix.column_stride, s = sign, r = replacement](int j) {
-      return s * r(as_double(p[j * stride]));
+      return s * r(double(p[j * stride]));
     };
   }
 };
@@ -82,10 +79,10 @@ template <class T> struct ForbiddingCosts {
   using Value = Forbidding;
   Matrix<T> matrix;
   double sign;
-  PD_HD bool forbidden(int i, int j) const { return !is_finite(as_double(matrix.row(i)[j * matrix.column_stride])); }
+  PD_HD bool forbidden(int i, int j) const { return !is_finite(double(matrix.row(i)[j * matrix.column_stride])); }
   PD_HD auto row(int i) const {
     return [p = matrix.row(i), stride = matrix.column_stride, s = sign](int j) {
-      const double c = as_double(p[j * stride]);
+      const double c = double(p[j * stride]);
       return is_finite(c) ? Forbidding(0, s * c) : Forbidding(1, 0.0);
     };
   }

@@ -9,7 +9,6 @@ enum class AssignmentStatus { Ok, Infeasible, Invalid };
 
 // One row: one problem, group `row % groups` of matrix row / groups; a group is `rows` consecutive rows of the matrix.
 template <class T> struct Assignment {
-  static constexpr bool kFloating = !std::is_integral_v<T>;
   const T* cost;  // (P, groups * rows, columns)
   int64_t matrix_stride, row_stride, column_stride;
   int groups, rows, columns;
@@ -18,7 +17,7 @@ template <class T> struct Assignment {
   int64_t *column_of_row, *row_of_column;  // (P, groups * rows), (P, groups, columns); -1 where none
   int64_t* status;                         // (P, groups)
   NonFinite policy;
-  double sign, largest;  // of T
+  double sign, largest;
   std::byte* workspace;  // null, or `bytes` a problem
   int64_t bytes;
 
@@ -30,16 +29,10 @@ template <class T> struct Assignment {
     const Output out{column_of_row + row * rows, row_of_column + row * columns, status + row, first,
                      m.rows > m.columns};
     const Matrix<T> walk = out.transposed ? m.transposed() : m;
-    if (!kFloating || all_finite(g, walk)) return finite(g, row, walk, out);
-    if constexpr (kFloating) {
-      if (policy == NonFinite::Forbid) return forbid(g, row, walk, out);
-      if (policy == NonFinite::Raise) {
-        if (invalid(g, walk)) return nothing(g, out, AssignmentStatus::Invalid);
-        return strided(g, row, walk, {INFINITY, INFINITY, -INFINITY}, out);
-      }
-      const bool clamp = policy == NonFinite::Clamp;
-      strided(g, row, walk, clamp ? Replacement{100, 100, -100} : Replacement{largest, largest, largest}, out);
-    }
+    if (all_finite(g, walk)) return finite(g, row, walk, out);
+    if (policy == NonFinite::Forbid) return forbid(g, row, walk, out);
+    if (policy == NonFinite::Raise && invalid(g, walk)) return nothing(g, out, AssignmentStatus::Invalid);
+    run(g, row, StridedCosts<T, Replacement>{walk, sign, replacement()}, out);
   }
 
  private:
@@ -56,34 +49,30 @@ template <class T> struct Assignment {
   }
 
   template <class Group> PD_HD static bool all_finite(const Group& g, Matrix<T> m) {
-    using A = typename std::conditional_t<std::is_same_v<T, double>, Tag<double>, Tag<float>>::type;
     if (m.column_stride != 1) m = m.transposed();
     if (m.column_stride == 1)
-      return g.sum(Grid{m.rows, m.columns},
-                   [=](int i) { return [p = m.row(i)](int j) { return A(p[j]) - A(p[j]); }; }) == 0;
+      return g.sum(Grid{m.rows, m.columns}, [=](int i) { return [p = m.row(i)](int j) { return p[j] - p[j]; }; }) == 0;
     return g.sum(Grid{m.rows, m.columns}, [=](int i) {
-      return [p = m.row(i), stride = m.column_stride](int j) { return A(p[j * stride]) - A(p[j * stride]); };
+      return [p = m.row(i), stride = m.column_stride](int j) { return p[j * stride] - p[j * stride]; };
     }) == 0;
   }
 
   template <class Group> PD_HD bool invalid(const Group& g, const Matrix<T>& m) const {
     return g.sum(Grid{m.rows, m.columns}, [=, s = sign](int i) {
-      return [p = m.row(i), stride = m.column_stride, s](int j) {
-        return s * as_double(p[j * stride]) > -INFINITY ? 0 : 1;
-      };
+      return
+          [p = m.row(i), stride = m.column_stride, s](int j) { return s * double(p[j * stride]) > -INFINITY ? 0 : 1; };
     }) > 0;
   }
 
   template <class Group>
   PD_HD void finite(const Group& g, int64_t row, const Matrix<T>& walk, const Output& out) const {
     if (walk.column_stride == 1) return run(g, row, DenseCosts<T>{walk, sign}, out);
-    strided(g, row, walk, {INFINITY, INFINITY, -INFINITY}, out);
+    run(g, row, StridedCosts<T, AsTheyAre>{walk, sign, {}}, out);
   }
 
-  template <class Group>
-  PD_HD void strided(const Group& g, int64_t row, const Matrix<T>& walk, const Replacement& r,
-                     const Output& out) const {
-    run(g, row, StridedCosts<T>{walk, sign, r}, out);
+  PD_HD Replacement replacement() const {
+    if (policy == NonFinite::Raise) return {INFINITY, INFINITY, -INFINITY};  // as they are: what is left forbids a pair
+    return policy == NonFinite::Clamp ? Replacement{100, 100, -100} : Replacement{largest, largest, largest};
   }
 
   template <class Costs, class Group>

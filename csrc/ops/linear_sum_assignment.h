@@ -11,34 +11,9 @@ namespace pydistill {
 namespace assignment {
 
 template <class F> void with_cost(const char* op, const TensorView& t, F f) {
-  switch (t.kind()) {
-    case ScalarKind::Int64:
-      return f(Tag<int64_t>{});
-    case ScalarKind::Int32:
-      return f(Tag<int>{});
-    case ScalarKind::Bool:
-      return f(Tag<bool>{});
-    default:
-      return with_floating(op, t, f);
-  }
-}
-
-inline double largest(ScalarKind kind) {
-  switch (kind) {
-    case ScalarKind::Float64:
-      return std::numeric_limits<double>::max();
-    case ScalarKind::Float16:
-      return 65504;
-    case ScalarKind::BFloat16:
-      return 0x1.fep127;
-    default:
-      return std::numeric_limits<float>::max();
-  }
-}
-
-inline bool may_forbid(ScalarKind kind, math::NonFinite policy) {
-  return policy == math::NonFinite::Forbid && kind != ScalarKind::Int64 && kind != ScalarKind::Int32 &&
-         kind != ScalarKind::Bool;
+  if (t.kind() == ScalarKind::Float64) return f(Tag<double>{});
+  check::kind(op, "cost", t, ScalarKind::Float32);
+  f(Tag<float>{});
 }
 
 inline int64_t problem_bytes(int64_t rows, int64_t columns, bool forbid) {
@@ -63,11 +38,12 @@ template <class Device> int64_t linear_sum_assignment_workspace(int64_t rows, in
   return bytes > Device::kSharedBytes ? bytes : 0;
 }
 
-// cost (P, groups * R, C), any strides; rows, columns (P,) or a length that divides P, or None;
+// cost (P, groups * R, C), any strides; largest: what FinfoMax makes of entries that are not finite;
+// rows, columns (P,) or a length that divides P, or None;
 // column_of_row (P, groups * R), row_of_column (P * groups, C), status (P * groups).
 template <class Device>
 void linear_sum_assignment(const Context& context, const TensorView& cost, const TensorView& rows,
-                           const TensorView& columns, bool maximize, int64_t nonfinite, int64_t groups,
+                           const TensorView& columns, bool maximize, int64_t nonfinite, double largest, int64_t groups,
                            const TensorView& workspace, const TensorView& column_of_row,
                            const TensorView& row_of_column, const TensorView& status) {
   constexpr auto op = "linear_sum_assignment";
@@ -83,7 +59,7 @@ void linear_sum_assignment(const Context& context, const TensorView& cost, const
   check::buffer(op, "status", status, {p * groups}, ScalarKind::Int64, cost);
   const auto policy = static_cast<math::NonFinite>(nonfinite);
   const int64_t n = p * groups, m = r / groups, longer = std::max(m, c), shorter = std::min(m, c);
-  const int64_t bytes = assignment::problem_bytes(m, c, assignment::may_forbid(cost.kind(), policy));
+  const int64_t bytes = assignment::problem_bytes(m, c, policy == math::NonFinite::Forbid);
   const bool own = bytes <= Device::kSharedBytes;
   if (!own) check::buffer(op, "workspace", workspace, {n, bytes}, ScalarKind::Uint8, cost);
   assignment::with_cost(op, cost, [&](auto tag) {
@@ -104,7 +80,7 @@ void linear_sum_assignment(const Context& context, const TensorView& cost, const
                                    status.ptr<int64_t>(),
                                    policy,
                                    maximize ? -1.0 : 1.0,
-                                   assignment::largest(cost.kind()),
+                                   largest,
                                    own ? nullptr : workspace.ptr<std::byte>(),
                                    bytes};
     if (longer <= 128) return Device::short_rows(context, n, std::max<int64_t>(longer, 65), body, bytes);  // a warp

@@ -41,7 +41,8 @@ def linear_sum_assignment(
 
     Args:
         cost: (P, R, C), any strides; float64, float32, float16, bfloat16, int64, int32 or bool. Each entry is converted
-            to float64, so integers beyond 2^53 are rounded to the nearest float64 (SciPy does the same).
+            to float64, so integers beyond 2^53 are rounded to the nearest float64 (SciPy does the same). Other types
+            than float64 and float32 are copied first.
         rows: (P,) int64, how many leading rows of each matrix take part, clamped to [0, R]; None: all. The others are
             not read.
         columns: (P,) int64, the same for columns.
@@ -139,10 +140,13 @@ def _solve(
     kernels, where = _C.on(cost)
     outputs = _shapes(cost, rows, columns, maximize, nonfinite, groups)
     problems, r, c = outputs[2].numel(), cost.shape[1] // groups, cost.shape[2]
-    size = kernels.linear_sum_assignment_workspace(r, c, nonfinite == 0 and cost.dtype.is_floating_point)
+    largest = torch.finfo(cost.dtype).max if cost.dtype.is_floating_point else 0.0
+    if cost.dtype not in (torch.float64, torch.float32):  # rare, so not worth kernels of their own
+        cost = cost.to(torch.float32 if cost.dtype.is_floating_point else torch.float64)
+    size = kernels.linear_sum_assignment_workspace(r, c, nonfinite == 0)
     workspace = cost.new_empty((problems, size), dtype=torch.uint8) if size else None
     rows, columns = (None if t is None else t.contiguous() for t in (rows, columns))
-    kernels.linear_sum_assignment(where, cost, rows, columns, maximize, nonfinite, groups, workspace, *outputs)
+    kernels.linear_sum_assignment(where, cost, rows, columns, maximize, nonfinite, largest, groups, workspace, *outputs)
     return outputs
 
 

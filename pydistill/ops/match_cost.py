@@ -335,9 +335,12 @@ def _cost(
     mask: Tensor | None,
     class_cost: int,
     numbers: list[float],
-    *flags: bool,
+    corners: bool,
+    l1_corners: bool,
+    clamp_targets: bool,
 ) -> Tensor:
     kernels, where = _C.on(logits)
+    class_weight, l1_weight, giou_weight, alpha, gamma, eps, giou_eps = numbers
     wide = accumulator(logits.dtype)
     n, q, c = logits.shape
     cost = logits.new_empty((n, target_boxes.shape[1], q), dtype=wide)
@@ -349,7 +352,8 @@ def _cost(
     labels, counts, mask = (None if t is None else t.contiguous() for t in (labels, counts, mask))
     kernels.match_cost(
         where, logits.contiguous(), boxes.contiguous(), labels, target_boxes, counts, sizes, scores, mask, class_cost,
-        *numbers, *flags, slopes, constant, cost,
+        class_weight, l1_weight, giou_weight, alpha, gamma, eps, giou_eps, corners, l1_corners, clamp_targets,
+        slopes, constant, cost,
     )  # fmt: skip
     return cost
 
