@@ -207,7 +207,8 @@ def _backward(
     need_teacher: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     student, teacher = _regular(student, dim), _regular(teacher, dim)
-    grad = _regular(grad.to(accumulator(student.dtype)), -1)
+    wide = accumulator(student.dtype)
+    grad = _regular(grad if grad.dtype == wide else grad.to(wide), -1)
     if weight is not None:
         weight = _regular(weight, -1)
     dstudent = torch.empty_like(student) if need_student else None
