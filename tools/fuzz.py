@@ -127,13 +127,15 @@ def _valuable_localization_region(rng: Random) -> Arguments:
 
 
 def _match_cost(rng: Random) -> Arguments:
+    class_cost = rng.choice(["focal", "softmax", "binary_focal", "soft_bce", "none"])
     return {
         "logits": torch.randn(2, 7, 5),
         "boxes": torch.rand(2, 7, 4),
         "target_labels": torch.randint(5, (2, 3)),
         "target_boxes": torch.rand(2, 3, 4),
         "counts": torch.tensor([3, 1]),
-        "class_cost": rng.choice(["focal", "softmax", "binary_focal", "none"]),
+        "class_cost": class_cost,
+        "target_scores": torch.rand(2, 3, 5) if class_cost in ("binary_focal", "soft_bce") else None,
     }
 
 

@@ -249,6 +249,7 @@ template <class T, class A, class Class> struct MatchCost {
 
   PD_HD int known_targets(int64_t n) const {
     const int64_t* known = counts.at(n);
+    if (Class::kLabels && classes == 0) return 0;  // no label is known
     return !known || *known > targets ? targets : *known < 0 ? 0 : int(*known);
   }
 };

@@ -321,7 +321,7 @@ def _flat(name: str, t: Tensor | None, layers: tuple[int, ...], rest: tuple[int,
         raise ValueError(
             f"match_cost: expected {name} of shape {[layers[-1], *rest]} or {[*layers, *rest]}, got {list(t.shape)}"
         )
-    return t.flatten(0, -1 - len(rest))
+    return (t.detach() if t.requires_grad else t).flatten(0, -1 - len(rest))
 
 
 def _cost(
@@ -347,8 +347,8 @@ def _cost(
     slopes = constant = None
     if scores is not None:
         slopes, constant = logits.new_empty((n, c, q), dtype=wide), logits.new_empty((n, q), dtype=wide)
-    target_boxes = target_boxes.detach().to(wide).contiguous()
-    sizes, scores = (None if t is None else t.detach().to(wide).contiguous() for t in (sizes, scores))
+    target_boxes = target_boxes.to(wide).contiguous()
+    sizes, scores = (None if t is None else t.to(wide).contiguous() for t in (sizes, scores))
     labels, counts, mask = (None if t is None else t.contiguous() for t in (labels, counts, mask))
     kernels.match_cost(
         where, logits.contiguous(), boxes.contiguous(), labels, target_boxes, counts, sizes, scores, mask, class_cost,

@@ -241,6 +241,14 @@ def test_faults_stay_in_their_row_or_column(device):
     assert torch.equal(got[[0, 4, 5, 6]][:, :3], want[0, [0, 4, 5, 6]][:, :3])
 
 
+@each_device
+@pytest.mark.parametrize("class_cost", ["focal", "softmax"])
+def test_without_classes_no_label_is_known(class_cost, device):
+    logits, boxes, labels, target_boxes, *_ = Case(inputs(2, classes=1)).inputs(device, torch.float32)
+    cost = match_cost(logits[..., :0], boxes, labels, target_boxes, class_cost=class_cost)
+    assert cost.shape == (2, 7, 5) and (cost == INF).all()
+
+
 def test_is_the_transposed_view_of_one_block():
     cost = call()
     assert cost.shape == (2, 7, 5) and cost.transpose(1, 2).is_contiguous()
