@@ -80,15 +80,18 @@ template <class S, class U, class A> struct KlRows {
 template <class S, class U, class A> struct SoftmaxKl {
   using Scalar = A;
   KlRows<S, U, A> rows;
-  A* loss;  // one per row
-  A scale;
+  A* loss;       // one per row
+  Rows<S> kept;  // d loss / d student, times `slope`; data null where nobody wants it
+  A scale, slope;
 
   template <class Group> PD_HD void operator()(Group g, typename Group::Row row) const {
     if constexpr (std::is_same_v<typename Group::Row, int64_t>) {
       if (rows.skips(row)) return g.put(loss, row, A(0));
     }
     const auto weight = rows.weighted(g, row, scale);
-    g.put(loss, row, weight * rows.divergence(g, row).sum(g, rows.n));
+    const auto d = rows.divergence(g, row);
+    g.put(loss, row, weight * d.sum(g, rows.n));
+    if (kept.data) g.store(kept, row, rows.n, [&](int i) { return slope * (d.s(i) - d.p(i)); });
   }
   int active(int64_t first, int count, int64_t* out) const { return rows.active(first, count, out); }
   void prefetch(int64_t row) const { rows.prefetch(row); }

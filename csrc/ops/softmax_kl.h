@@ -30,6 +30,12 @@ inline void same_shape(const char* op, const char* expected, const TensorView& a
   check::that(same && check::same_device(a, b), op, expected, b);
 }
 
+inline void gradient(const char* op, const char* name, const TensorView& t, const TensorView& of) {
+  if (!t.present()) return;
+  same_shape(op, name, of, t);
+  check::kind(op, name, t, of.kind());
+}
+
 template <class S, class U, class A>
 math::KlRows<S, U, A> rows(const char* op, const TensorView& student, const TensorView& teacher,
                            const TensorView& weight, double temperature, int64_t dim) {
@@ -52,11 +58,12 @@ template <class S> bool interleaved(const Rows<const S>& rows) { return rows.str
 
 }  // namespace kl
 
-// rows: (R,) one loss per row; total: (), their scaled sum, or None; partial: (ceil(R / 4096),) scratch where R > 4096.
+// rows: (R,) one loss per row; total: (), their scaled sum, or None; partial: (ceil(R / 4096),) scratch where R > 4096;
+// kept: the gradient of rows or total, of the student's shape, or None; not with a weight or avg_factor.
 template <class Device>
 void softmax_kl(const Context& context, const TensorView& student, const TensorView& teacher, const TensorView& weight,
                 const TensorView& avg_factor, double temperature, int64_t dim, double scale, double reduction,
-                const TensorView& rows, const TensorView& partial, const TensorView& total) {
+                const TensorView& rows, const TensorView& partial, const TensorView& total, const TensorView& kept) {
   constexpr auto op = "softmax_kl";
   kl::with_pair(op, student, teacher, [&](auto s, auto u) {
     using S = typename decltype(s)::type;
@@ -67,7 +74,12 @@ void softmax_kl(const Context& context, const TensorView& student, const TensorV
     const int64_t n = student.numel() / in.n;
     check::buffer(op, "rows", rows, {n}, kind_of<A>, student);
     A* loss = rows.ptr<A>();
-    Device::short_rows(context, n, in.n, math::SoftmaxKl<S, U, A>{in, loss, A(scale)}, 0, kl::interleaved(in.student));
+    kl::gradient(op, "kept of the student's shape and device", kept, student);
+    check::that(!kept.present() || !(weight.present() || avg_factor.present()), op,
+                "kept without weight and avg_factor", kept);
+    const math::SoftmaxKl<S, U, A> body{in, loss, rows_of<S>(op, kept, int(dim)), A(scale),
+                                        A(scale * reduction / temperature)};
+    Device::short_rows(context, n, in.n, body, 0, kl::interleaved(in.student));
     if (!total.present()) return;
     check::buffer(op, "total", total, {}, kind_of<A>, student);
     const A* factor = kl::factor<A>(op, avg_factor, student);
@@ -93,13 +105,8 @@ void softmax_kl_backward(const Context& context, const TensorView& dloss, const 
     using A = typename Accumulate<S>::type;
     const auto in = kl::rows<S, U, A>(op, student, teacher, weight, temperature, dim);
     check::kind(op, "dloss", dloss, kind_of<A>);
-    const auto gradient = [&](const char* name, const TensorView& t, const TensorView& of) {
-      if (!t.present()) return;
-      kl::same_shape(op, name, of, t);
-      check::kind(op, name, t, of.kind());
-    };
-    gradient("dstudent of the student's shape and device", dstudent, student);
-    gradient("dteacher of the teacher's shape and device", dteacher, teacher);
+    kl::gradient(op, "dstudent of the student's shape and device", dstudent, student);
+    kl::gradient(op, "dteacher of the teacher's shape and device", dteacher, teacher);
     const math::SoftmaxKlBackward<S, U, A> body{in,
                                                 rows_of<const A>(op, dloss, -1),
                                                 kl::factor<A>(op, avg_factor, student),

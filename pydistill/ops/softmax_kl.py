@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
-from pydistill.ops._register import Op, accumulator, differentiable
+from pydistill.ops._register import Op, accumulator, differentiable, present
 
 _TILE = 4096  # losses that csrc/ops/softmax_kl.h sums in one go
 _HALF = (torch.float16, torch.bfloat16)
@@ -93,9 +93,10 @@ def softmax_kl(
         teacher = teacher.to(torch.float32 if student.dtype in _HALF else student.dtype)
     if detach_target and teacher.requires_grad:
         teacher = teacher.detach()
+    keep = weight is None and avg_factor is None and _keeps_gradient(student, teacher)
     result: Tensor = _softmax_kl(
-        student, teacher, weight, avg_factor, temperature, dim, scale, factor, reduction != "none"
-    )
+        student, teacher, weight, avg_factor, temperature, dim, scale, factor, reduction != "none", keep
+    )[0]
     return result
 
 
@@ -133,6 +134,19 @@ def softmax_kl_reference(
         return total
     divisor = torch.as_tensor(rows.numel() if avg_factor is None else avg_factor, dtype=wide, device=rows.device)
     return torch.where((total == 0) & (divisor == 0), total, total / divisor)
+
+
+def _keeps_gradient(student: Tensor, teacher: Tensor) -> bool:
+    """Whether forward keeps the unscaled gradient: on a CPU the second pass over exp costs more than its memory does.
+
+    Not in half precision, where it would be rounded before the loss scale arrives.
+    """
+    return (
+        student.requires_grad
+        and not (student.is_cuda or teacher.requires_grad)
+        and student.dtype not in _HALF
+        and torch.is_grad_enabled()
+    )
 
 
 def _row_weight(weight: Tensor, student: Tensor, dim: int) -> Tensor:
@@ -174,7 +188,8 @@ def _forward(
     scale: float,
     factor: float,
     reduce: bool,
-) -> Tensor:
+    keep: bool,
+) -> tuple[Tensor, Tensor | None]:
     wide = accumulator(student.dtype)
     shape = student.shape[:dim] + student.shape[dim + 1 :]
     count = shape.numel()
@@ -187,11 +202,12 @@ def _forward(
     student, teacher = _regular(student, dim), _regular(teacher, dim)
     if weight is not None:
         weight = _regular(weight, -1)
+    kept = torch.empty_like(student) if keep else None
     kernels, where = _C.on(student)
     kernels.softmax_kl(
-        where, student, teacher, weight, avg_factor, temperature, dim, scale, factor, rows, partial, total
+        where, student, teacher, weight, avg_factor, temperature, dim, scale, factor, rows, partial, total, kept
     )
-    return rows.view(shape) if total is None else total
+    return rows.view(shape) if total is None else total, kept
 
 
 def _backward(
@@ -200,15 +216,19 @@ def _backward(
     teacher: Tensor,
     weight: Tensor | None,
     avg_factor: Tensor | None,
+    kept: Tensor | None,
     temperature: float,
     dim: int,
     scale: float,
     need_student: bool,
     need_teacher: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    student, teacher = _regular(student, dim), _regular(teacher, dim)
     wide = accumulator(student.dtype)
-    grad = _regular(grad if grad.dtype == wide else grad.to(wide), -1)
+    if grad.dtype != wide:
+        grad = grad.to(wide)
+    if kept is not None:
+        return kept * (grad.unsqueeze(dim) if grad.dim() else grad), None
+    student, teacher, grad = _regular(student, dim), _regular(teacher, dim), _regular(grad, -1)
     if weight is not None:
         weight = _regular(weight, -1)
     dstudent = torch.empty_like(student) if need_student else None
@@ -220,9 +240,9 @@ def _backward(
     return dstudent, dteacher
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    student, teacher, weight, avg_factor, temperature, dim, scale, factor, _ = inputs
-    ctx.save_for_backward(student, teacher, weight, avg_factor)
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor | None]) -> None:
+    student, teacher, weight, avg_factor, temperature, dim, scale, factor, _, _ = inputs
+    ctx.save_for_backward(student, teacher, weight, avg_factor, present(output[1]))
     ctx.options = temperature, dim, scale * factor
 
 
@@ -230,22 +250,27 @@ def _recall(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return (grad, *ctx.saved_tensors, *ctx.options, *ctx.needs_input_grad[:2])
 
 
+def _fake(student: Tensor, dim: int, reduce: bool, keep: bool) -> tuple[Tensor, Tensor | None]:
+    shape = () if reduce else student.shape[:dim] + student.shape[dim + 1 :]
+    loss = student.new_empty(shape, dtype=accumulator(student.dtype))
+    return loss, torch.empty_like(_regular(student, dim)) if keep else None
+
+
 _softmax_kl = differentiable(
     Op(
         "softmax_kl(Tensor student, Tensor teacher, Tensor? weight, Tensor? avg_factor, float temperature, int dim, "
-        "float scale, float factor, bool reduce) -> Tensor",
+        "float scale, float factor, bool reduce, bool keep) -> (Tensor, Tensor)",
         _forward,
-        fake=lambda student, teacher, weight, avg_factor, temperature, dim, scale, factor, reduce: student.new_empty(
-            () if reduce else student.shape[:dim] + student.shape[dim + 1 :], dtype=accumulator(student.dtype)
-        ),
+        fake=lambda student, *options: _fake(student, options[4], *options[-2:]),
     ),
     Op(
         "softmax_kl_backward(Tensor grad, Tensor student, Tensor teacher, Tensor? weight, Tensor? avg_factor, "
-        "float temperature, int dim, float scale, bool need_student, bool need_teacher) -> (Tensor, Tensor)",
+        "Tensor? kept, float temperature, int dim, float scale, bool need_student, bool need_teacher) "
+        "-> (Tensor, Tensor)",
         _backward,
         fake=lambda grad, student, teacher, *options: (
-            torch.empty_like(_regular(student, options[3])) if options[-2] else None,
-            torch.empty_like(_regular(teacher, options[3])) if options[-1] else None,
+            torch.empty_like(_regular(student, options[4])) if options[-2] else None,
+            torch.empty_like(_regular(teacher, options[4])) if options[-1] else None,
         ),
     ),
     save=_save,
