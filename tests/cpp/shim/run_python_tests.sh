@@ -17,4 +17,4 @@ cd "$copy"
 export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1
 export PYDISTILL_ISA=shim PYDISTILL_SHIM_SEED=${PYDISTILL_SHIM_SEED:-0} OMP_NUM_THREADS=1
 preload="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=libstdc++.so)"
-LD_PRELOAD=$preload "$python" -m pytest tests/ops -x -q -m "not slow" -p no:cacheprovider "$@"
+LD_PRELOAD=$preload "$python" -m pytest tests/ops -x -q -m "not slow" -p no:cacheprovider -n 2 "$@"
