@@ -24,11 +24,12 @@ template <class Run> Numbers softmax_kl(const Run& run, const Case& c) {
   const Rows<const double> weights{c.weighted ? weight.data() : nullptr, 1, n, 1, {0, 0, 1}};
   const KlRows<double, double, double> rows{c.of<const double>(student.data()), c.of<const double>(teacher.data()),
                                             weights, c.bins, 0.5};
-  run(n, SoftmaxKl<double, double, double>{rows, loss.data(), 4});
+  Numbers kept = poison(c.weighted ? 0 : cells);
+  run(n, SoftmaxKl<double, double, double>{rows, loss.data(), c.of(c.weighted ? nullptr : kept.data()), 4, 2});
   run(1, SumTiles<double>{loss.data(), total.data(), n, c.rows, 1, factor.data()});
   run(n, SoftmaxKlBackward<double, double, double>{rows, each, factor.data(), c.of(dstudent.data()),
                                                    c.of(dteacher.data()), 2});
-  for (const Numbers& more : {total, dstudent, dteacher}) loss.insert(loss.end(), more.begin(), more.end());
+  for (const Numbers& more : {total, kept, dstudent, dteacher}) loss.insert(loss.end(), more.begin(), more.end());
   return loss;
 }
 
