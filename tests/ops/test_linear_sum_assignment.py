@@ -74,7 +74,6 @@ def random_matrix(rng, largest=24):
     return matrix
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_random_matrices_give_scipys_indices(seed):
     """With the large ones 20000 matrices: ties, integers, infinities; tall, wide, square; plain and transposed."""

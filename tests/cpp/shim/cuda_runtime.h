@@ -44,8 +44,8 @@ namespace shim {
 
 using Site = std::source_location;
 
-void seed(uint64_t seed);               // of the next launches of this thread
-std::vector<std::string> barriers();    // every one met so far
+void seed(uint64_t seed);             // of the next launches of this thread
+std::vector<std::string> barriers();  // every one met so far
 
 cudaError_t launch(const cudaLaunchConfig_t& config, void (*thread)(const void*), const void* argument);
 void meet_block(Site site);

@@ -2,17 +2,16 @@
 // What a fibre calls here is and touches plain memory only, so that ThreadSanitizer judges the device code
 // alone: it knows the fibres as threads, a barrier as what orders them, and a shuffle as nothing, as on a GPU.
 #include <algorithm>
-#include <bit>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <numeric>
-#include <random>
 #include <stdexcept>
 #include <vector>
 
 #include "cuda_runtime.h"
 #include "fibre.h"
+#include "random.h"
 
 namespace pydistill {
 constexpr size_t kDynamicShared = 48 * 1024;
@@ -54,7 +53,7 @@ bool same(const Site& a, const Site& b) { return a.file_name() == b.file_name() 
 
 std::string from_environment(const char* variable) { return std::getenv(variable) ? std::getenv(variable) : ""; }
 
-struct Barriers {
+thread_local struct Barriers {
   static constexpr int kMost = 64;
   Site site[kMost];
   bool dropped[kMost];
@@ -70,25 +69,7 @@ struct Barriers {
   }
 } met;
 
-struct Random {  // SplitMix64
-  uint64_t state;
-  using result_type = uint64_t;
-  static constexpr uint64_t min() { return 0; }
-  static constexpr uint64_t max() { return ~uint64_t(0); }
-  uint64_t operator()() {
-    uint64_t z = state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  }
-  unsigned bit_of(unsigned set) {  // one of its bits
-    const int turn = int((*this)() % 32);
-    return (unsigned(std::countr_zero(std::rotr(set, turn))) + unsigned(turn)) % 32;
-  }
-};
-
-// Threads that wait for one another. Two rounds take turns, because one may leave the last while another enters the
-// next.
+// Threads that wait for one another. Rounds alternate, because one may leave the last while another enters the next.
 struct Meeting {
   unsigned arrived = 0, mask = 0, round = 0;
   Site site;
