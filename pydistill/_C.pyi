@@ -1,4 +1,4 @@
-"""The compiled kernels and their choice. Made by tools/stub.py from csrc; the first tensor names the device."""
+"""The compiled kernels and their choice, made by tools/stub.py from csrc. The first tensor names the device."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -15,7 +15,8 @@ TYPES = {
     "const std::vector<int64_t>&": "Sequence[int]",
 }
 
-HEAD = '''"""The compiled kernels and their choice. Made by tools/stub.py from csrc; the first tensor names the device."""
+HEAD = '''\
+"""The compiled kernels and their choice, made by tools/stub.py from csrc. The first tensor names the device."""
 
 from collections.abc import Sequence
 from typing import Protocol

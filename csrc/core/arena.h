@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 #include <vector>
+
 #include "core/hostdevice.h"
 
 namespace pydistill {

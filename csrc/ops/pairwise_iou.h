@@ -29,18 +29,12 @@ inline void check_pairs(const char* op, const char* name, const TensorView& t, c
 template <class F> void with_measure(const char* op, int64_t mode, F f) {
   using math::Measure;
   switch (Measure(mode)) {
-    case Measure::Iou:
-      return f(math::MeasureTag<Measure::Iou>{});
-    case Measure::Iof:
-      return f(math::MeasureTag<Measure::Iof>{});
-    case Measure::Giou:
-      return f(math::MeasureTag<Measure::Giou>{});
-    case Measure::Diou:
-      return f(math::MeasureTag<Measure::Diou>{});
-    case Measure::Ciou:
-      return f(math::MeasureTag<Measure::Ciou>{});
-    case Measure::DiouReleased:
-      return f(math::MeasureTag<Measure::DiouReleased>{});
+    case Measure::Iou: return f(math::MeasureTag<Measure::Iou>{});
+    case Measure::Iof: return f(math::MeasureTag<Measure::Iof>{});
+    case Measure::Giou: return f(math::MeasureTag<Measure::Giou>{});
+    case Measure::Diou: return f(math::MeasureTag<Measure::Diou>{});
+    case Measure::Ciou: return f(math::MeasureTag<Measure::Ciou>{});
+    case Measure::DiouReleased: return f(math::MeasureTag<Measure::DiouReleased>{});
   }
   check::that(false, op, "a mode below 6", mode);
 }
