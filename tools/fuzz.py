@@ -12,6 +12,7 @@ import faulthandler
 import inspect
 import itertools
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -153,6 +154,10 @@ def _hungarian_match(rng: Random) -> Arguments:
     return {**_match_cost(rng), "groups": 1, "nonfinite": "forbid"}
 
 
+def _pack_targets(rng: Random) -> Arguments:
+    return {"targets": [boxes(3), boxes(2), boxes(1)], "max_targets": rng.choice([None, 3, 5])}
+
+
 VALID: dict[str, Callable[[Random], Arguments]] = {
     "attention_map": _attention_map,
     "attention_distillation_loss": _attention_distillation_loss,
@@ -165,6 +170,7 @@ VALID: dict[str, Callable[[Random], Arguments]] = {
     "match_cost": _match_cost,
     "linear_sum_assignment": _linear_sum_assignment,
     "hungarian_match": _hungarian_match,
+    "pack_targets": _pack_targets,
 }
 
 
@@ -175,6 +181,9 @@ def available() -> list[str]:
 
 def strange(rng: Random, value: Any, tensor: bool) -> Any:
     """Something else in the place of ``value``: a tensor where one belongs, anything for anything else."""
+    if isinstance(value, list) and isinstance(value[0], torch.Tensor) and rng.random() < 0.8:
+        changed = rng.randrange(len(value))
+        return [strange(rng, x, True) if i == changed else x for i, x in enumerate(value)]
     if not isinstance(value, torch.Tensor):
         return torch.randn(rng.choice([(), (2,), (4,), (2, 3)])) if tensor else rng.choice(SCALARS)
     x = value.detach()
@@ -207,7 +216,7 @@ def make_case(seed: int, index: int, names: list[str]) -> tuple[str, Arguments]:
     arguments = VALID[name](rng)
     parameters = inspect.signature(getattr(pydistill.ops, name)).parameters
     if index % 5:
-        for key in rng.sample(list(arguments), rng.randint(1, 3)):
+        for key in rng.sample(list(arguments), rng.randint(1, min(3, len(arguments)))):
             arguments[key] = strange(rng, arguments[key], "Tensor" in str(parameters[key].annotation))
     return name, arguments
 
@@ -217,6 +226,8 @@ def describe(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         strides = value.stride() if value.layout == torch.strided else value.layout
         return f"{value.device.type}{list(value.shape)} {value.dtype} strides {strides}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(describe, value))}]"[:240]
     return repr(value)[:80]
 
 
@@ -229,6 +240,8 @@ def call(name: str, arguments: Arguments) -> None:
 
 def plain(value: Any) -> bool:
     """Whether ``value`` is a tensor in memory, or none at all: others may fail inside torch, as they do elsewhere."""
+    if isinstance(value, list):
+        return all(map(plain, value))
     return not isinstance(value, torch.Tensor) or (value.layout == torch.strided and not value.is_meta)
 
 
@@ -237,7 +250,7 @@ def fault_of(error: Exception, valid: bool, ordinary: bool = True) -> str | None
     if valid:
         return f"a valid call raised {type(error).__name__}: {error}"
     refused = isinstance(error, (ValueError, TypeError)) or (not ordinary and isinstance(error, RuntimeError))
-    out_of_memory = isinstance(error, (RuntimeError, MemoryError)) and "allocate" in str(error)
+    out_of_memory = isinstance(error, (RuntimeError, MemoryError)) and re.search("allocate|Storage size", str(error))
     return None if refused or out_of_memory else f"{type(error).__name__}: {error}"
 
 

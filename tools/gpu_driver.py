@@ -16,7 +16,9 @@ import pydistill.ops
 
 
 def on_gpu(value: Any) -> Any:
-    """``value`` on the GPU where it is a tensor, still asking for its gradient."""
+    """``value`` on the GPU where it is a tensor or a list of them, still asking for its gradient."""
+    if isinstance(value, list):
+        return [on_gpu(x) for x in value]
     if not isinstance(value, torch.Tensor):
         return value
     return value.detach().cuda().requires_grad_(value.requires_grad)

@@ -22,8 +22,10 @@ def pack_targets(targets: Sequence[Tensor], max_targets: int | None = None) -> t
 
     Raises:
         ValueError: if there is no image, an image has more than ``max_targets``, or trailing shapes differ.
-        TypeError: if dtypes differ.
+        TypeError: if dtypes differ, or ``targets`` is anything but a sequence of tensors.
     """
+    if isinstance(targets, Tensor) or not all(isinstance(t, Tensor) for t in targets):
+        raise TypeError("pack_targets: expected a sequence of tensors, got " + _kinds(targets))
     if not targets:
         raise ValueError("pack_targets: expected at least one image, got none")
     first = targets[0]
@@ -37,10 +39,16 @@ def pack_targets(targets: Sequence[Tensor], max_targets: int | None = None) -> t
         if n > most:
             raise ValueError(f"pack_targets: expected at most {most} targets per image, got {n}")
     packed = first.new_zeros(len(targets), most, *first.shape[1:])
-    for row, t in zip(packed, targets):
-        row[: len(t)] = t
+    for i, t in enumerate(targets):
+        packed[i, : len(t)] = t
     return packed, torch.tensor(sizes, dtype=torch.int64, device=first.device)
 
 
 def _expected(first: Tensor) -> str:
     return f"(n, {', '.join(map(str, first.shape[1:]))})" if first.ndim > 1 else "(n,)" if first.ndim else "(n, ...)"
+
+
+def _kinds(targets: object) -> str:
+    if isinstance(targets, Tensor) or not isinstance(targets, Sequence):
+        return type(targets).__name__
+    return f"{type(targets).__name__} of {', '.join(dict.fromkeys(type(t).__name__ for t in targets))}"
