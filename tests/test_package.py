@@ -1,5 +1,6 @@
 """The package itself: what importing it costs, what `pydistill info` says, and the tools around the build."""
 
+import dataclasses
 import importlib.util
 import inspect
 import json
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import pydistill
 from pydistill import info
@@ -95,7 +97,6 @@ def test_modules_link_only_the_system():
 
 def test_info_reports_everything():
     import numpy
-    import torch
 
     from pydistill import _C
 
@@ -159,10 +160,14 @@ def test_gpu_check_commands(offline):
     assert build["install"].env["PYDISTILL_CUDA"] == "1"
     assert "native" in build["install"].env["CMAKE_ARGS"]
     assert ("--no-deps" in build["install"].command) == offline
-    assert [step.command[:3] for step in gpu_check.steps("sanitize")] == [
-        ["compute-sanitizer", "--tool", name] for name in ("memcheck", "racecheck", "initcheck", "synccheck")
+    assert ("peer" in build) != offline
+    gpu, *sanitizers = gpu_check.steps("sanitize")
+    assert gpu.required
+    assert [step.command[:5] for step in sanitizers] == [
+        ["compute-sanitizer", "--error-exitcode", "9", "--tool", name]
+        for name in ("memcheck", "racecheck", "initcheck", "synccheck")
     ]
-    assert all(step.env == {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} for step in gpu_check.steps("sanitize"))
+    assert all(step.env == {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} for step in sanitizers)
     for stage in ("build", "test", "sanitize", "bench", "reproduce"):
         for step in gpu_check.steps(stage, offline):
             named = [part for part in step.command if part.startswith((str(ROOT), "tests", "benchmarks"))]
@@ -185,7 +190,7 @@ def test_gpu_check_stage_notes_failures_and_time():
     python = [sys.executable, "-c"]
     good = gpu_check.Step("good", [*python, "import os; print(os.environ['PD_SAID'])"], {"PD_SAID": "here"})
     bad = gpu_check.Step("bad", [*python, "raise SystemExit(3)"])
-    slow = gpu_check.Step("slow", [*python, "import time; time.sleep(60)"])
+    slow = gpu_check.Step("slow", [*python, "import time; print('begun'); time.sleep(60)"])
     absent = gpu_check.Step("absent", ["no-such-command-anywhere"])
 
     result = gpu_check.run_stage("test", [good, bad, absent, good])
@@ -193,8 +198,23 @@ def test_gpu_check_stage_notes_failures_and_time():
     assert not result["ok"]
     assert result["steps"][0]["output"] == "here\n"
     assert gpu_check.run_stage("test", [good])["ok"]
-    assert [step["code"] for step in gpu_check.run_stage("build", [bad, good])["steps"]] == [3, None]
-    assert [step["code"] for step in gpu_check.run_stage("test", [slow, good], seconds=1.5)["steps"]] == [124, None]
+    needed = dataclasses.replace(bad, required=True)
+    assert [step["code"] for step in gpu_check.run_stage("build", [needed, good])["steps"]] == [3, None]
+    stopped = gpu_check.run_stage("test", [slow, good], seconds=3)["steps"]
+    assert [step["code"] for step in stopped] == [124, None]
+    assert stopped[0]["output"] == "begun\n"
+    shared = gpu_check.run_stage("sanitize", [slow, good], seconds=6)["steps"]
+    assert [step["code"] for step in shared] == [124, 0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("stage", ["test", "sanitize", "bench", "reproduce"])
+def test_gpu_check_without_a_gpu_fails_and_says_so(stage):
+    gpu_check = tool("gpu_check")
+    result = gpu_check.run_stage(stage, gpu_check.steps(stage))
+    assert not result["ok"]
+    assert "expected a GPU that torch can use, got none" in result["steps"][0]["output"]
+    assert [step["code"] for step in result["steps"]] == [1] + [None] * (len(result["steps"]) - 1)
 
 
 def test_gpu_check_summary():

@@ -4,24 +4,38 @@
 
 ``build`` compiles for the GPU at hand, ``test`` runs the conformance suite, the golden vectors and the graph captures
 on it, ``sanitize`` runs every kernel under compute-sanitizer, ``bench`` the benchmarks, ``reproduce`` the demo, larger.
-A stage stops after eight minutes; what it had not started by then is written down as not run.
+A stage stops after eight minutes; what it had not started by then is written down as not run. Every stage but the build
+asks first for the GPU and for kernels that run on it, and runs nothing else where either is missing.
 """
 
 import argparse
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGE_SECONDS = 480
+STAGE_SECONDS = 470  # under eight minutes, with what it takes to stop and to write
+PEER = "torch-linear-assignment==0.1.0"  # timed beside linear_sum_assignment
 TAIL = 4000  # characters of output kept of each step
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-BENCHMARKS = ROOT / "build" / "gpu-benchmarks.json"
+BENCHMARKS = ROOT / "build" / "gpu-benchmarks"
+PROBE = """\
+import torch
+from pydistill import _C
+assert torch.cuda.is_available(), "gpu_check: expected a GPU that torch can use, got none"
+x = torch.rand(2, 3, 4, 5, device="cuda")
+print(torch.__version__, torch.cuda.get_device_name(), _C.cuda.CUDA_VERSION, "for", _C.cuda.ARCHITECTURES)
+from pydistill.ops import attention_map
+assert abs(attention_map(x).sum().item() - 2) < 1e-5
+"""
 
 
 @dataclass(frozen=True)
@@ -31,38 +45,44 @@ class Step:
     name: str
     command: list[str]
     env: dict[str, str] = field(default_factory=dict)
+    required: bool = False  # the stage ends where this step fails
 
 
 def steps(stage: str, offline: bool = False) -> list[Step]:
     """The commands of ``stage``; ``offline`` for a machine that can install nothing but this package."""
     python = sys.executable
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    probe = Step("gpu", [python, "-c", PROBE], required=True)
     if stage == "build":
         native = {"PYDISTILL_CUDA": "1", "CMAKE_ARGS": "-DCMAKE_CUDA_ARCHITECTURES=native"}
         install = [python, "-m", "pip", "install", "--no-build-isolation"]
         install += ["--no-deps", "-e", "."] if offline else ["-e", ".[train,dev]"]
+        query = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap,memory.total", "--format=csv"]
+        peer = [Step("peer", [python, "-m", "pip", "install", "--no-deps", PEER])]
         return [
-            Step("nvcc", ["nvcc", "--version"]),
-            Step("gpu", ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap,memory.total", "--format=csv"]),
-            Step("install", install, native),
+            Step("nvcc", ["nvcc", "--version"], required=True),
+            Step("driver", query, required=True),
+            Step("install", install, native, required=True),
             Step("info", [python, "-m", "pydistill.info"]),
+            probe,
+            *([] if offline else peer),
         ]
     if stage == "test":
-        return [Step("pytest", [*pytest, "-k", "cuda or graph", "tests"])]
+        parallel = ["-n", "4"] if find_spec("xdist") else []
+        return [probe, Step("pytest", [*pytest, *parallel, "-k", "cuda or graph", "tests"])]
     if stage == "sanitize":
         # One allocation a tensor, so that an access past its end is seen.
         uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         driver = [python, str(ROOT / "tools" / "gpu_driver.py")]
-        return [
-            Step(tool, ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *driver], uncached)
-            for tool in SANITIZERS
-        ]
+        watch = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
+        return [probe, *(Step(tool, [*watch, tool, *driver], uncached) for tool in SANITIZERS)]
     if stage == "bench":
-        return [Step("benchmarks", [*pytest, "benchmarks", f"--benchmark-json={BENCHMARKS}"])]
+        files = sorted((ROOT / "benchmarks").glob("test_*.py"))  # one run each, so that a stopped one loses no other
+        reports = [f"--benchmark-json={BENCHMARKS / file.stem}.json" for file in files]
+        return [probe, *(Step(f.stem, [*pytest, str(f), report]) for f, report in zip(files, reports))]
     if stage == "reproduce":
-        return [
-            Step("demo", ["pydistill", "demo", "--accelerator", "cuda", "--minutes", "6", "--output", "build/gpu-demo"])
-        ]
+        demo = ["demo", "--accelerator", "cuda", "--minutes", "6", "--output", "build/gpu-demo"]
+        return [probe, Step("demo", [python, "-m", "pydistill", *demo])]
     raise ValueError(f"gpu_check: expected a stage of build, test, sanitize, bench, reproduce, got {stage!r}")
 
 
@@ -70,34 +90,42 @@ def run(step: Step, seconds: float) -> dict[str, Any]:
     """Runs ``step`` for at most ``seconds``: its exit code (124 when stopped), time and the end of its output."""
     begin = time.monotonic()
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             step.command,
             cwd=ROOT,
-            env={**os.environ, **step.env},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **step.env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=seconds,
+            start_new_session=True,  # so that its children stop with it
         )
-        code, output = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as stopped:
-        code, output = 124, stopped.stdout or b""
     except OSError as error:
-        code, output = 127, str(error).encode()
+        return {"name": step.name, "code": 127, "seconds": 0.0, "output": str(error)}
+    try:
+        output, _ = process.communicate(timeout=seconds)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        code = 124
     tail = output.decode(errors="replace")[-TAIL:]
     return {"name": step.name, "code": code, "seconds": round(time.monotonic() - begin, 1), "output": tail}
 
 
 def run_stage(stage: str, todo: list[Step], seconds: float = STAGE_SECONDS) -> dict[str, Any]:
-    """Runs the steps one after the other within ``seconds``; a failed build ends the stage, other failures do not."""
+    """Runs the steps one after the other within ``seconds``; sanitizers share what is left of them equally.
+
+    A required step that fails ends the stage, other failures do not.
+    """
     end = time.monotonic() + seconds
     done: list[dict[str, Any]] = []
-    for step in todo:
+    failed = False
+    for i, step in enumerate(todo):
         left = end - time.monotonic()
-        failed_build = stage == "build" and any(result["code"] for result in done)
-        if left < 1 or failed_build:
+        if left < 1 or failed:
             done.append({"name": step.name, "code": None, "output": "not run"})
         else:
-            done.append(run(step, left))
+            done.append(run(step, left / (len(todo) - i) if stage == "sanitize" else left))
+            failed = step.required and done[-1]["code"] != 0
             print(f"{step.name}: exit {done[-1]['code']}, {done[-1]['seconds']} s\n{done[-1]['output']}", flush=True)
     return {"ok": all(result["code"] == 0 for result in done), "steps": done}
 
@@ -130,10 +158,13 @@ def main(arguments: list[str] | None = None) -> int:
         for step in todo:
             print(*(f"{name}={value}" for name, value in step.env.items()), *step.command)
         return 0
-    BENCHMARKS.unlink(missing_ok=True)
+    if options.stage == "bench":
+        shutil.rmtree(BENCHMARKS, ignore_errors=True)
+        BENCHMARKS.mkdir(parents=True)
     result = run_stage(options.stage, todo)
-    if options.stage == "bench" and BENCHMARKS.exists():
-        result["benchmarks"] = summary(json.loads(BENCHMARKS.read_text()))
+    if options.stage == "bench":
+        reports = [json.loads(file.read_text()) for file in sorted(BENCHMARKS.glob("*.json")) if file.stat().st_size]
+        result["benchmarks"] = {name: row for report in reports for name, row in summary(report).items()}
     merge(options.out, options.stage, {**result, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
     return 0 if result["ok"] else 1
 

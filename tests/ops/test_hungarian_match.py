@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pydistill.ops.hungarian_match import hungarian_match, hungarian_match_reference
 from pydistill.ops.linear_sum_assignment import linear_sum_assignment
 from pydistill.ops.match_cost import match_cost
-from tests.conformance import Case, NoCopies, each_device
+from tests.conformance import Case, NoCopies, assert_captured, each_device
 from tests.ops.test_match_cost import arrays, distillation, inputs, padded_targets
 
 
@@ -99,6 +99,15 @@ def test_on_fake_cuda_nothing_is_copied():
     with FakeTensorMode(), NoCopies():
         fake = hungarian_match(*[torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="cuda") for t in made])
     assert [(f.shape, f.dtype, f.device.type) for f in fake] == [(r.shape, r.dtype, "cuda") for r in real]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("groups", [1, 2])
+def test_captured_in_a_graph(groups):
+    made = Case(inputs(2, 3, queries=40))
+    xs, others = (made.inputs("cuda", torch.float32, seed=seed)[:5] for seed in (0, 1))
+    assert_captured(lambda: hungarian_match(*xs, groups=groups), xs, others)
 
 
 def test_compiles():

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment as scipy_assignment
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pydistill.ops.linear_sum_assignment import linear_sum_assignment, linear_sum_assignment_reference
+from tests.conformance import assert_captured
 from tests.golden import golden
 
 GOLDEN = golden("detr_lsa")
@@ -279,6 +280,15 @@ def test_fake_tensors():
         result = linear_sum_assignment(torch.empty(2, 5, 3, device="cuda"))
     assert [tuple(t.shape) for t in result] == [(2, 5), (2, 3), (2,)]
     assert all(t.dtype == torch.int64 and t.device.type == "cuda" for t in result)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("shape", [(6, 20, 30), (2, 400, 900)], ids=str)
+def test_captured_in_a_graph(shape):
+    """Problems in shared memory, and problems that exceed it."""
+    cost, other = torch.rand(2, *shape, device="cuda")
+    assert_captured(lambda: linear_sum_assignment(cost), [cost], [other])
 
 
 def test_has_no_gradient():
