@@ -14,11 +14,10 @@ def common_dtype(op: str, a: Tensor, b: Tensor) -> torch.dtype:
     return dtype
 
 
-def check_padded(op: str, boxes: Tensor, counts: Tensor) -> None:
+def check_padded(op: str, boxes: Tensor, counts: Tensor, name: str = "boxes", counts_name: str = "counts") -> None:
     """With checking on: padded ``boxes`` (B, G, 4) and their ``counts``."""
-    if _check.enabled() and boxes.ndim == 3:
-        _check.counts(op, counts, boxes.shape[1])
-        _check.boxes(op, boxes, counts)
+    _check.counts(op, counts, boxes.shape[1], counts_name)
+    _check.boxes(op, boxes, counts, name=name)
 
 
 def proper(boxes: Tensor) -> Tensor:

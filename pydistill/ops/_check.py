@@ -7,6 +7,7 @@ import os
 
 import torch
 from torch import Tensor
+from torch._C import _functorch, _len_torch_dispatch_stack
 
 _enabled = os.environ.get("PYDISTILL_CHECK", "0") not in ("", "0")
 
@@ -14,9 +15,10 @@ _enabled = os.environ.get("PYDISTILL_CHECK", "0") not in ("", "0")
 class checking:
     """Turns the checks of the data on or off; as a context manager, for a block.
 
-    Counts beyond the padding, labels outside the classes, boxes that are inverted or not finite, and logits that are
-    not finite raise ``ValueError`` and say where. Each check synchronises with the device: for debugging.
-    ``PYDISTILL_CHECK=1`` in the environment turns them on from the start.
+    Counts beyond the padding, labels outside the classes, boxes that are inverted or not finite, and logits and
+    features that are not finite raise ``ValueError`` and say where; padding is not looked at. Each check synchronises
+    with the device: for debugging. While a graph is traced, exported or captured and under ``torch.func`` there are no
+    values to read, and nothing is checked. ``PYDISTILL_CHECK=1`` in the environment turns them on from the start::
 
         pydistill.checking(True)
         with pydistill.checking(True): ...
@@ -34,41 +36,54 @@ class checking:
         _enabled = self.before
 
 
-def enabled() -> bool:
-    """Whether the data are checked. Never while a graph is traced."""
-    return _enabled and not torch.compiler.is_compiling()
+def enabled(*data: Tensor) -> bool:
+    """Whether ``data`` are checked: not while a graph is traced or a function transformed, when there are no values."""
+    if not _enabled or torch.compiler.is_compiling() or _len_torch_dispatch_stack():
+        return False
+    return _functorch.peek_interpreter_stack() is None and all(map(_readable, data))
+
+
+def _readable(x: Tensor) -> bool:
+    """Whether the host may read ``x``: not if it is fake, nor while a CUDA graph is captured."""
+    if x.is_meta or type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return False
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def _refuse(op: str, what: str, values: Tensor, bad: Tensor) -> None:
     if bad.any():
         at = bad.nonzero()[0].tolist()
-        raise ValueError(f"{op}: expected {what}, got {values[tuple(at[: values.ndim])].tolist()} at {at}")
+        raise ValueError(f"{op}: expected {what}, got {values[tuple(at)].tolist()} at {at}")
 
 
-def counts(op: str, counts: Tensor, padding: int) -> None:
+def counts(op: str, counts: Tensor, padding: int, name: str = "counts") -> None:
     """``counts`` (B,) within [0, padding]."""
-    if enabled():
-        _refuse(op, f"counts in [0, {padding}]", counts, (counts < 0) | (counts > padding))
+    if enabled(counts):
+        _refuse(op, f"{name} in [0, {padding}]", counts, (counts < 0) | (counts > padding))
 
 
 def labels(op: str, labels: Tensor, classes: int, counts: Tensor | None = None) -> None:
     """``labels`` within [0, classes), those beyond ``counts`` apart."""
-    if enabled():
+    if enabled(labels):
         bad = (labels < 0) | (labels >= classes)
         _refuse(op, f"labels in [0, {classes})", labels, bad if counts is None else bad & _used(labels, counts))
 
 
-def boxes(op: str, boxes: Tensor, counts: Tensor | None = None) -> None:
-    """``boxes`` (..., 4) as finite x1 <= x2, y1 <= y2, those beyond ``counts`` apart."""
-    if enabled():
-        bad = ~boxes.isfinite().all(-1) | (boxes[..., 2:] < boxes[..., :2]).any(-1)
-        _refuse(op, "finite boxes, not inverted", boxes, bad if counts is None else bad & _used(bad, counts))
+def boxes(op: str, boxes: Tensor, counts: Tensor | None = None, corners: bool = True, name: str = "boxes") -> None:
+    """``boxes`` (..., 4) finite, x1 <= x2 and y1 <= y2 or, without ``corners``, w >= 0 and h >= 0.
+
+    Those beyond ``counts`` are not looked at.
+    """
+    if enabled(boxes):
+        bad = ~boxes.isfinite().all(-1) | (boxes[..., 2:] < (boxes[..., :2] if corners else 0)).any(-1)
+        _refuse(op, f"finite {name}, not inverted", boxes, bad if counts is None else bad & _used(bad, counts))
 
 
-def finite(op: str, name: str, values: Tensor) -> None:
-    """``values`` without NaN and infinities."""
-    if enabled():
-        _refuse(op, f"finite {name}", values, ~values.isfinite())
+def finite(op: str, name: str, values: Tensor, used: Tensor | None = None) -> None:
+    """``values`` without NaN and infinities, those where ``used`` is false apart."""
+    if enabled(values):
+        bad = ~values.isfinite()
+        _refuse(op, f"finite {name}", values, bad if used is None else bad & used)
 
 
 def _used(padded: Tensor, counts: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
+from pydistill.ops import _check
 from pydistill.ops._boxes import check_padded, common_dtype, proper
 from pydistill.ops._register import Op, accumulator
 from pydistill.ops.pairwise_iou import pairwise_iou_reference
@@ -81,12 +82,17 @@ def assign_atss(
         got = "ignore_counts" if ignore_boxes is None else "ignore_boxes"
         raise ValueError(f"assign_atss: expected ignore_boxes and ignore_counts or neither, got only {got}")
     dtype = common_dtype("assign_atss", anchors, boxes)
-    check_padded("assign_atss", boxes, counts)
     ignore = None if ignore_boxes is None else ignore_boxes.detach().to(dtype)
     anchors, boxes = anchors.detach().to(dtype), boxes.detach().to(dtype)
-    return AnchorAssignment(
+    assigned = AnchorAssignment(
         *_assign(anchors, list(level_sizes), boxes, counts, topk, valid, ignore, ignore_counts, ignore_threshold)
     )
+    if _check.enabled():  # here, because the shapes are right by now
+        _check.boxes("assign_atss", anchors, name="anchors")
+        check_padded("assign_atss", boxes, counts)
+        if ignore is not None and ignore_counts is not None:
+            check_padded("assign_atss", ignore, ignore_counts, "ignore_boxes", "ignore_counts")
+    return assigned
 
 
 def assign_atss_reference(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
+from pydistill.ops import _check
 from pydistill.ops._register import Op, accumulator, differentiable, present
 from pydistill.ops.attention_map import (
     NORMALIZE,
@@ -57,7 +58,8 @@ def attention_distillation_loss(
         detach_target: no gradient to ``deep``. The paper calls it the target; both ports let it learn, too.
 
     Returns:
-        0-dim loss, float64 for float64 features, else float32. Each of the N maps adds between 0 and 2.
+        0-dim loss, float64 for float64 features, else float32. Each of the N maps adds between 0 and 2. NaN where a
+        feature is NaN.
 
     Raises:
         ValueError: a shape or an option outside the above. TypeError: another dtype.
@@ -112,6 +114,7 @@ def energy_distillation_loss(
     for name, energy in (("shallow", shallow), ("deep", deep)):
         if energy.ndim != 3:
             raise ValueError(f"{op}: expected {name} energy of shape (N, h, w), got {list(energy.shape)}")
+        _check.finite(op, f"{name} energy", energy)
     if shallow.shape[0] != deep.shape[0]:
         raise ValueError(f"{op}: expected as many images in both, got {shallow.shape[0]} and {deep.shape[0]}")
     check_options(op, normalize, temperature)
@@ -142,6 +145,7 @@ def _check_deep(shallow: Tensor, deep: Tensor, height: int, width: int) -> None:
         raise TypeError(f"{op}: expected deep of a floating point dtype, got {deep.dtype}")
     if deep.device != shallow.device:
         raise ValueError(f"{op}: expected deep on {shallow.device}, got {deep.device}")
+    _check.finite(op, "deep", deep)
 
 
 # --- kernels: allocate, launch -----------------------------------------------------------------------------------

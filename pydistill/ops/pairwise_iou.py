@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
+from pydistill.ops import _check
 from pydistill.ops._boxes import common_dtype
 from pydistill.ops._register import Op, accumulator, differentiable
 
@@ -58,6 +59,9 @@ def pairwise_iou(a: Tensor, b: Tensor, *, mode: str = "iou", aligned: bool = Fal
         raise ValueError(f"pairwise_iou: expected mode in {MODES}, got {mode!r}")
     dtype = common_dtype("pairwise_iou", a, b)
     result: Tensor = _pairwise_iou(a.to(dtype), b.to(dtype), mode, aligned, eps)
+    if _check.enabled():  # here, because the shapes are right by now
+        _check.boxes("pairwise_iou", a, name="a")
+        _check.boxes("pairwise_iou", b, name="b")
     return result
 
 

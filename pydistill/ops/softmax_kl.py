@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
+from pydistill.ops import _check
 from pydistill.ops._register import Op, accumulator, differentiable, present
 
 _TILE = 4096  # losses that csrc/ops/softmax_kl.h sums in one go
@@ -97,6 +98,8 @@ def softmax_kl(
     result: Tensor = _softmax_kl(
         student, teacher, weight, avg_factor, temperature, dim, scale, factor, reduction != "none", keep
     )[0]
+    if _check.enabled():  # here, because the shapes are right by now
+        _check_logits(student, teacher, weight, dim)
     return result
 
 
@@ -134,6 +137,12 @@ def softmax_kl_reference(
         return total
     divisor = torch.as_tensor(rows.numel() if avg_factor is None else avg_factor, dtype=wide, device=rows.device)
     return torch.where((total == 0) & (divisor == 0), total, total / divisor)
+
+
+def _check_logits(student: Tensor, teacher: Tensor, weight: Tensor | None, dim: int) -> None:
+    read = None if weight is None else (weight != 0).unsqueeze(dim)
+    _check.finite("softmax_kl", "student", student, read)
+    _check.finite("softmax_kl", "teacher", teacher, read)
 
 
 def _keeps_gradient(student: Tensor, teacher: Tensor) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
+from pydistill.ops import _check
 from pydistill.ops._boxes import check_padded, common_dtype, proper
 from pydistill.ops._register import Op, accumulator
 from pydistill.ops.pairwise_iou import pairwise_iou_reference
@@ -65,13 +66,15 @@ def valuable_localization_region(
         if value not in known:
             raise ValueError(f"valuable_localization_region: expected {name} in {known}, got {value!r}")
     dtype = common_dtype("valuable_localization_region", anchors, boxes)
-    check_padded("valuable_localization_region", boxes, counts)
     level = 0.0 if isinstance(threshold, Tensor) else float(threshold)
     limit = threshold.detach().to(accumulator(dtype)) if isinstance(threshold, Tensor) else None
     result: Tensor = _region(
         anchors.detach().to(dtype), boxes.detach().to(dtype), counts, limit, level, gamma,
         measure == "diou_released", upper == "open", weight == "one", valid, exclude,
     )  # fmt: skip
+    if _check.enabled():  # here, because the shapes are right by now
+        _check.boxes("valuable_localization_region", anchors, name="anchors")
+        check_padded("valuable_localization_region", boxes, counts)
     return result
 
 
