@@ -129,6 +129,7 @@ def _valuable_localization_region(rng: Random) -> Arguments:
 
 def _match_cost(rng: Random) -> Arguments:
     class_cost = rng.choice(["focal", "softmax", "binary_focal", "soft_bce", "none"])
+    masks = rng.random() < 0.5
     return {
         "logits": torch.randn(2, 7, 5),
         "boxes": torch.rand(2, 7, 4),
@@ -137,6 +138,12 @@ def _match_cost(rng: Random) -> Arguments:
         "counts": torch.tensor([3, 1]),
         "class_cost": class_cost,
         "target_scores": torch.rand(2, 3, 5) if class_cost in ("binary_focal", "soft_bce") else None,
+        "mask_logits": torch.randn(2, 7, 6) if masks else None,
+        "target_masks": torch.rand(2, 3, 6) if masks else None,
+        "weights": {"mask": 5.0, "dice": 5.0} if masks else None,
+        "mask_cost": rng.choice(["bce", "focal"]),
+        "dice_eps": 1.0,
+        "dice_squared": rng.random() < 0.5,
     }
 
 

@@ -1,7 +1,10 @@
-// cost(q, t) = w_class class(q, t) + w_l1 |l1(q) - l1(t)|_1 - w_giou GIoU(box(q), box(t)), of the queries and the
-// targets of one image: DETR, Carion et al. 2020, arXiv:2005.12872, section 3.1. The class term, p = sigmoid(x):
-//   focal         pos(x_label) - neg(x_label);  pos = alpha (1-p)^gamma -log(p + eps), neg = (1-alpha) p^gamma -log(1-p
-//   + eps) softmax       -softmax(x)_label soft targets  constant(q) + sum_c y_c slope(x_c): see SoftTerm
+// cost(q, t) = w_class class(q, t) + w_l1 |l1(q) - l1(t)|_1 - w_giou GIoU(box(q), box(t)) + extra(q, t), of the queries
+// and the targets of one image: DETR, Carion et al. 2020, arXiv:2005.12872, section 3.1. extra: what matrix products
+// gave, the terms of masks. The class term, p = sigmoid(x):
+//   focal         pos(x_label) - neg(x_label);
+//                 pos = alpha (1-p)^gamma -log(p + eps), neg = (1-alpha) p^gamma -log(1-p + eps)
+//   softmax       -softmax(x)_label
+//   soft targets  constant(q) + sum_c y_c slope(x_c): see SoftTerm
 // What matches nothing costs infinity: a box that is inverted or not finite, a label outside [0, C), a target beyond
 // the image's count.   T: storage type.  A: accumulation type.
 #pragma once
@@ -25,17 +28,19 @@ template <class A> struct MatchBox {
   A l1[4];
   Box<A> box;
   A penalty;
+  PD_HD static MatchBox none(A penalty = 0) { return {{0, 0, 0, 0}, {0, 0, 1, 1}, penalty}; }
   PD_HD static MatchBox checked(const Box<A>& l1, const Box<A>& box) {
-    if (!box.proper()) return {{0, 0, 0, 0}, {0, 0, 1, 1}, A(INFINITY)};
+    if (!box.proper()) return none(A(INFINITY));
     return {{l1.x1, l1.y1, l1.x2, l1.y2}, box, A(0)};
   }
 };
 
-// How four numbers become what L1 and GIoU compare. Sizes turn unit coordinates into pixels, for GIoU alone.
+// How four numbers, or null, become what L1 and GIoU compare. Sizes turn unit coordinates into pixels, for GIoU alone.
 struct BoxReader {
   bool corners, l1_corners, clamp;
 
   template <class A, class T> PD_HD MatchBox<A> operator()(const T* p, const A* size) const {
+    if (!p) return MatchBox<A>::none();
     const A a = A(p[0]), b = A(p[1]), c = A(p[2]), d = A(p[3]), w = size ? size[1] : A(1), h = size ? size[0] : A(1);
     Box<A> unit{a, b, c, d};
     if (!corners) unit = {a - c * A(0.5), b - d * A(0.5), a + c * A(0.5), b + d * A(0.5)};
@@ -188,11 +193,12 @@ template <class A> struct SoftClassSums {
 
 // One row: a tile of queries against all targets of its image.
 template <class T, class A, class Class> struct MatchCost {
-  const T* boxes;            // (N, Q, 4)
+  const T* boxes;            // (N, Q, 4), or null: no box terms
   PerImage<int64_t> labels;  // (B or N, T), or null
-  PerImage<A> target_boxes;  // (B or N, T, 4)
+  PerImage<A> target_boxes;  // (B or N, T, 4), or null
   PerImage<int64_t> counts;  // (B or N), or null
   PerImage<A> sizes;         // (B, 2): h, w in pixels, or null
+  const A* extra;            // (N, T, Q), or null
   A* cost;                   // (N, T, Q)
   Class class_cost;
   int targets, classes;
@@ -204,19 +210,22 @@ template <class T, class A, class Class> struct MatchCost {
   template <class Group> PD_HD void operator()(Group g, int64_t row) const {
     const int64_t n = tiles.image(row), first = tiles.first(row), queries = tiles.total, start = n * queries + first;
     const int count = tiles.count(row), known = known_targets(n);
-    const Queries query = read_queries(g, boxes + start * 4, sizes.at(n), count);
+    const Queries query = read_queries(g, boxes ? boxes + start * 4 : nullptr, sizes.at(n), count);
     const auto class_term = class_cost.tile(g, start, count);
-    A* out = cost + n * targets * queries + first;
+    const int64_t origin = n * targets * queries + first;
+    A* out = cost + origin;
     g.each(Grid{known, count}, [=, *this](int t) {
-      const MatchBox<A> target = target_reader(target_boxes.at(n) + int64_t(t) * 4, sizes.at(n));
+      const A* corners = target_boxes.at(n);
+      const MatchBox<A> target = target_reader(corners ? corners + int64_t(t) * 4 : nullptr, sizes.at(n));
       const int64_t label = Class::kLabels ? labels.at(n)[t] : 0;
       const bool known_label = !Class::kLabels || (label >= 0 && label < classes);
       const A penalty = known_label ? target.penalty : A(INFINITY);
       A* to = out + t * queries;
+      const A* more = extra ? extra + origin + t * queries : nullptr;
       return [=, *this, term = class_term(t, known_label ? label : 0, static_cast<const A*>(to))](int i) {
         const A boxes =
             l1_weight * query.distance(i, target.l1) - giou_weight * giou(query.box(i), target.box, giou_eps);
-        to[i] = (term(i) + boxes) + (query.penalty[i] + penalty);
+        to[i] = (term(i) + boxes + (more ? more[i] : A(0))) + (query.penalty[i] + penalty);
       };
     });
     g.each(Grid{targets - known, count},
@@ -239,7 +248,7 @@ template <class T, class A, class Class> struct MatchCost {
     const auto take = [&] { return g.template scratch<A>(count); };
     const Queries q{{take(), take(), take(), take()}, take(), take(), take(), take(), take()};
     g.each(count, [=, read = reader](int i) {
-      const MatchBox<A> b = read(from + int64_t(i) * 4, size);
+      const MatchBox<A> b = read(from ? from + int64_t(i) * 4 : nullptr, size);
       for (int k = 0; k < 4; ++k) q.l1[k][i] = b.l1[k];
       q.x1[i] = b.box.x1, q.y1[i] = b.box.y1, q.x2[i] = b.box.x2, q.y2[i] = b.box.y2;
       q.penalty[i] = b.penalty;

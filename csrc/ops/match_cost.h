@@ -15,9 +15,9 @@ struct MatchOptions {
 };
 
 struct MatchTensors {
-  TensorView logits, boxes, labels, target_boxes, counts, sizes, scores, mask, slopes, constant, cost;
-  int64_t images() const { return boxes.size(0); }
-  int64_t queries() const { return boxes.size(1); }
+  TensorView logits, boxes, labels, target_boxes, counts, sizes, scores, mask, extra, slopes, constant, cost;
+  int64_t images() const { return logits.size(0); }
+  int64_t queries() const { return logits.size(1); }
   int64_t targets() const { return cost.size(1); }
   int64_t classes() const { return logits.size(2); }
   static constexpr int kTile = 256;
@@ -42,7 +42,7 @@ inline void repeated(const char* op, const char* name, const TensorView& t, std:
   for (int d = 1; d < t.ndim; ++d)
     check::that(t.size(d) == shape[d], op, (std::string(name) + " shaped like the others").c_str(), t);
   check::kind(op, name, t, kind);
-  check::that(t.contiguous() && check::same_device(t, tensors.boxes), op,
+  check::that(t.contiguous() && check::same_device(t, tensors.logits), op,
               (std::string(name) + " contiguous, on the device of the others").c_str(), t);
 }
 
@@ -50,18 +50,20 @@ template <class T, class A> void check_tensors(const char* op, const MatchTensor
   const bool soft = x.scores.present(),
              labels = options.class_cost == math::ClassCost::Focal || options.class_cost == math::ClassCost::Softmax;
   const int64_t n = x.images(), q = x.queries(), t = x.targets(), c = x.classes();
-  check::buffer(op, "logits", x.logits, {n, q, c}, kind_of<T>, x.boxes);
-  check::buffer(op, "boxes", x.boxes, {n, q, 4}, kind_of<T>, x.boxes);
-  check::buffer(op, "cost", x.cost, {n, t, q}, kind_of<A>, x.boxes);
+  check::buffer(op, "logits", x.logits, {n, q, c}, kind_of<T>, x.logits);
+  if (x.boxes.present()) check::buffer(op, "boxes", x.boxes, {n, q, 4}, kind_of<T>, x.logits);
+  if (x.extra.present()) check::buffer(op, "extra", x.extra, {n, t, q}, kind_of<A>, x.logits);
+  check::buffer(op, "cost", x.cost, {n, t, q}, kind_of<A>, x.logits);
   if (labels) repeated(op, "target_labels", x.labels, {t}, ScalarKind::Int64, x);
-  repeated(op, "target_boxes", x.target_boxes, {t, 4}, kind_of<A>, x);
+  check::that(x.boxes.present() == x.target_boxes.present(), op, "both boxes and target_boxes, or none", x.boxes);
+  if (x.boxes.present()) repeated(op, "target_boxes", x.target_boxes, {t, 4}, kind_of<A>, x);
   if (x.counts.present()) repeated(op, "counts", x.counts, {}, ScalarKind::Int64, x);
   if (x.sizes.present()) repeated(op, "image_sizes", x.sizes, {2}, kind_of<A>, x);
   if (!soft) return;
   repeated(op, "target_scores", x.scores, {t, c}, kind_of<A>, x);
   if (x.mask.present()) repeated(op, "token_mask", x.mask, {c}, ScalarKind::Bool, x);
-  check::buffer(op, "slopes", x.slopes, {n, c, q}, kind_of<A>, x.boxes);
-  check::buffer(op, "constant", x.constant, {n, q}, kind_of<A>, x.boxes);
+  check::buffer(op, "slopes", x.slopes, {n, c, q}, kind_of<A>, x.logits);
+  check::buffer(op, "constant", x.constant, {n, q}, kind_of<A>, x.logits);
 }
 
 template <class Device, class T, class A, class Class>
@@ -73,6 +75,7 @@ void launch(const Context& context, const MatchTensors& x, const MatchOptions& o
                   per_image<A>(x.target_boxes),
                   per_image<int64_t>(x.counts),
                   per_image<A>(x.sizes),
+                  x.extra.ptr<A>(),
                   x.cost.ptr<A>(),
                   class_cost,
                   int(x.targets()),
@@ -122,16 +125,16 @@ void dispatch(const Context& context, const MatchTensors& x, const MatchOptions&
 
 }  // namespace match
 
-// cost (N, T, Q) of logits (N, Q, C) and boxes (N, Q, 4). Targets, counts, sizes and mask have N entries or a length
-// that divides N: they repeat. target_scores (., T, C) with the buffers slopes (N, C, Q), constant (N, Q): soft class
-// targets.
+// cost (N, T, Q) of logits (N, Q, C) and boxes (N, Q, 4), if any, added to extra (N, T, Q), if any. Targets, counts,
+// sizes and mask have N entries or a length that divides N: they repeat. target_scores (., T, C) with the buffers
+// slopes (N, C, Q), constant (N, Q): soft class targets.
 template <class Device>
 void match_cost(const Context& context, const TensorView& logits, const TensorView& boxes,
                 const TensorView& target_labels, const TensorView& target_boxes, const TensorView& counts,
                 const TensorView& image_sizes, const TensorView& target_scores, const TensorView& token_mask,
                 int64_t class_cost, double class_weight, double l1_weight, double giou_weight, double alpha,
                 double gamma, double eps, double giou_eps, bool corners, bool l1_corners, bool clamp_targets,
-                const TensorView& slopes, const TensorView& constant, const TensorView& cost) {
+                const TensorView& extra, const TensorView& slopes, const TensorView& constant, const TensorView& cost) {
   constexpr auto op = "match_cost";
   const MatchOptions options{static_cast<math::ClassCost>(class_cost),
                              class_weight,
@@ -144,10 +147,9 @@ void match_cost(const Context& context, const TensorView& logits, const TensorVi
                              corners,
                              l1_corners,
                              clamp_targets};
-  const MatchTensors tensors{logits,        boxes,      target_labels, target_boxes, counts, image_sizes,
-                             target_scores, token_mask, slopes,        constant,     cost};
+  const MatchTensors tensors{logits,        boxes,      target_labels, target_boxes, counts,   image_sizes,
+                             target_scores, token_mask, extra,         slopes,       constant, cost};
   check::rank(op, "logits of shape (N, Q, C)", logits, 3);
-  check::rank(op, "boxes of shape (N, Q, 4)", boxes, 3);
   check::rank(op, "cost of shape (N, T, Q)", cost, 3);
   with_floating(op, logits, [&](auto tag) {
     using T = typename decltype(tag)::type;

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pydistill.ops._match_options import resolve
+from pydistill.ops._match_tensors import MatchTensors, cost_of_targets
 from pydistill.ops.linear_sum_assignment import assign, linear_sum_assignment_reference, policy, raise_on
-from pydistill.ops.match_cost import cost_of_targets, match_cost_reference, resolve
+from pydistill.ops.match_cost import match_cost_reference
 
 
 class Match(NamedTuple):
@@ -22,9 +24,9 @@ class Match(NamedTuple):
 
 def hungarian_match(
     logits: Tensor,
-    boxes: Tensor,
+    boxes: Tensor | None,
     target_labels: Tensor | None,
-    target_boxes: Tensor,
+    target_boxes: Tensor | None,
     counts: Tensor | None = None,
     *,
     groups: int = 1,
@@ -32,6 +34,8 @@ def hungarian_match(
     class_cost: str | None = None,
     target_scores: Tensor | None = None,
     token_mask: Tensor | None = None,
+    mask_logits: Tensor | None = None,
+    target_masks: Tensor | None = None,
     weights: Mapping[str, float] | None = None,
     alpha: float | None = None,
     gamma: float | None = None,
@@ -41,6 +45,9 @@ def hungarian_match(
     giou_eps: float | None = None,
     image_sizes: Tensor | None = None,
     clamp_targets: bool | None = None,
+    mask_cost: str | None = None,
+    dice_eps: float | None = None,
+    dice_squared: bool | None = None,
     preset: str | None = None,
 ) -> Match:
     r"""Matches queries with targets, one to one in each image, layer and group, at the smallest total cost.
@@ -52,7 +59,7 @@ def hungarian_match(
 
     Args:
         logits: (..., B, Q, C). Leading dimensions are layers.
-        boxes: (..., B, Q, 4).
+        boxes: (..., B, Q, 4), or None, as ``target_boxes``, where boxes have no weight.
         target_labels: (B, T) or (..., B, T) int64.
         target_boxes: (B, T, 4) or (..., B, T, 4).
         counts: (B,) or (..., B) int64, targets of each image.
@@ -63,7 +70,9 @@ def hungarian_match(
         class_cost: This and all that follows: see ``match_cost``.
         target_scores: (B, T, C) or (..., B, T, C).
         token_mask: (B, C) bool.
-        weights: Of "class", "l1" and "giou".
+        mask_logits: (..., B, Q, P).
+        target_masks: (B, T, P) or (..., B, T, P).
+        weights: Of "class", "l1", "giou", "mask" and "dice".
         alpha: Of the focal terms.
         gamma: Of the focal terms.
         eps: Of the focal terms.
@@ -72,6 +81,9 @@ def hungarian_match(
         giou_eps: Smallest union and hull.
         image_sizes: (B, 2), height and width in pixels.
         clamp_targets: Cut target boxes at the image.
+        mask_cost: "bce" or "focal".
+        dice_eps: Added to numerator and denominator.
+        dice_squared: Square the terms of the denominator.
         preset: Whose costs.
 
     Returns:
@@ -79,7 +91,8 @@ def hungarian_match(
         matched: targets beyond the count, queries left over, and pairs whose cost is not finite under ``"forbid"``.
 
     Raises:
-        ValueError: For shapes and options; with ``nonfinite="raise"`` SciPy's errors.
+        ValueError: For shapes and options; with ``nonfinite="raise"`` SciPy's errors; under ``pydistill.checking`` for
+            counts, labels, boxes and logits as in ``match_cost``.
         TypeError: For dtypes.
 
     Reference:
@@ -96,15 +109,18 @@ def hungarian_match(
         l1_format=l1_format,
         giou_eps=giou_eps,
         clamp_targets=clamp_targets,
+        mask_cost=mask_cost,
+        dice_eps=dice_eps,
+        dice_squared=dice_squared,
     )
     number = policy("hungarian_match", nonfinite)
     if groups < 1 or logits.ndim < 2 or logits.shape[-2] % groups:
         raise ValueError(
             f"hungarian_match: expected groups that divide the queries of {list(logits.shape)}, got {groups}"
         )
-    cost = cost_of_targets(
-        logits, boxes, target_labels, target_boxes, counts, target_scores, token_mask, image_sizes, box_format, options
-    )
+    targets = target_labels, target_boxes, counts, target_scores, token_mask
+    tensors = MatchTensors(logits, boxes, *targets, mask_logits, target_masks, image_sizes)
+    cost = cost_of_targets("hungarian_match", tensors, box_format, options)
     *layers, t, q = cost.shape
     matrices, columns = cost.flatten(0, -3).transpose(1, 2), None if counts is None else counts.flatten()
     target_of_query, query_of_target, status = assign(matrices, None, columns, False, number, groups)
@@ -115,9 +131,9 @@ def hungarian_match(
 
 def hungarian_match_reference(
     logits: Tensor,
-    boxes: Tensor,
+    boxes: Tensor | None,
     target_labels: Tensor | None,
-    target_boxes: Tensor,
+    target_boxes: Tensor | None,
     counts: Tensor | None = None,
     *,
     groups: int = 1,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
+from pydistill.ops import _check
 from pydistill.ops._register import Op
 
 NONFINITE = ("forbid", "raise", "clamp", "finfo_max")  # in the order of math::NonFinite
@@ -64,13 +65,17 @@ def linear_sum_assignment(
 
     Raises:
         ValueError: For shapes and options; with ``nonfinite="raise"`` for "cost matrix is infeasible" and "matrix
-            contains invalid numeric entries".
+            contains invalid numeric entries"; under ``pydistill.checking`` for ``rows`` and ``columns`` out of range.
         TypeError: For a dtype that is not listed.
 
     Reference:
         D. F. Crouse, "On implementing 2D rectangular assignment algorithms", IEEE Transactions on Aerospace and
         Electronic Systems 52(4), 2016; the order among equal columns is that of SciPy 1.17.
     """
+    if cost.ndim == 3:
+        for name, counts, size in (("rows", rows, cost.shape[1]), ("columns", columns, cost.shape[2])):
+            if counts is not None:
+                _check.counts("linear_sum_assignment", counts, size, name)
     result = Assignment(*assign(cost, rows, columns, maximize, policy("linear_sum_assignment", nonfinite), 1))
     if nonfinite == "raise":
         raise_on(result.status)

@@ -10,6 +10,7 @@ constexpr int kImages = 2, kQueries = 21, kTargets = 6, kClasses = 7;
 struct Inputs {
   Numbers logits = uniform(kImages * kQueries * kClasses, 1), boxes = uniform(kImages * kQueries * 4, 2);
   Numbers target_boxes = uniform(kImages * kTargets * 4, 3), scores = uniform(kImages * kTargets * kClasses, 4);
+  Numbers extra = uniform(kImages * kTargets * kQueries, 5);
   std::vector<int64_t> labels = std::vector<int64_t>(kImages * kTargets, 2), counts = {kTargets, 3};
   Inputs() {
     for (Numbers* b : {&boxes, &target_boxes})
@@ -19,7 +20,7 @@ struct Inputs {
 };
 
 template <class Rows, class Class>
-void cost(const Rows& rows, const Inputs& x, const Class& class_cost, int tile, Numbers& out) {
+void cost(const Rows& rows, const Inputs& x, const Class& class_cost, const double* extra, int tile, Numbers& out) {
   using Body = MatchCost<double, double, Class>;
   const Tiles tiles{kQueries, tile};
   rows(kImages * tiles.per_image(),
@@ -28,6 +29,7 @@ void cost(const Rows& rows, const Inputs& x, const Class& class_cost, int tile, 
             {x.target_boxes.data(), kImages, kTargets * 4},
             {x.counts.data(), kImages, 1},
             {},
+            extra,
             out.data(),
             class_cost,
             kTargets,
@@ -48,15 +50,15 @@ template <class Rows> Numbers match_cost(const Rows& rows, int tile) {
   Numbers all, out = poison(kImages * kTargets * kQueries), slopes = poison(x.logits.size()),
                constant = poison(kImages * kQueries);
   const auto keep = [&] { all.insert(all.end(), out.begin(), out.end()), out = poison(out.size()); };
-  cost(rows, x, FocalClass<double, double, Square>{x.logits.data(), kClasses, 2, focal}, tile, out), keep();
-  cost(rows, x, SoftmaxClass<double, double>{x.logits.data(), kClasses, 1}, tile, out), keep();
+  cost(rows, x, FocalClass<double, double, Square>{x.logits.data(), kClasses, 2, focal}, nullptr, tile, out), keep();
+  cost(rows, x, SoftmaxClass<double, double>{x.logits.data(), kClasses, 1}, x.extra.data(), tile, out), keep();
   rows(kImages * tiles.per_image(),
        SoftClassTable<double, double, Square>{
            x.logits.data(), {}, slopes.data(), constant.data(), kClasses, tiles, {ClassCost::BinaryFocal, focal}});
   rows(kImages * kTargets,
        SoftClassSums<double>{
            slopes.data(), {x.scores.data(), kImages, kTargets * kClasses}, out.data(), kTargets, kQueries, kClasses});
-  cost(rows, x, SoftClass<double>{constant.data(), 2}, tile, out), keep();
+  cost(rows, x, SoftClass<double>{constant.data(), 2}, nullptr, tile, out), keep();
   return all;
 }
 
