@@ -8,16 +8,6 @@ using namespace pydistill::test;
 
 constexpr int kImages = 2, kAnchors = 90, kBoxes = 5, kTop = 4, kSlots = 2 * kTop;
 
-Numbers boxes(int n, unsigned seed, double size) {  // corners on a coarse grid: many ties
-  const Numbers at = uniform(2 * n, seed);
-  Numbers b(4 * n);
-  for (int i = 0; i < n; ++i) {
-    b[4 * i] = std::round(8 * at[2 * i]), b[4 * i + 1] = std::round(8 * at[2 * i + 1]);
-    b[4 * i + 2] = b[4 * i] + size, b[4 * i + 3] = b[4 * i + 1] + size + i % 3;
-  }
-  return b;
-}
-
 // The assignment, with a box without area, one of NaN, an ignored one and an image with none; then the region.
 template <class Rows> Numbers assign_atss(const Rows& rows, int tile) {
   Numbers anchors = boxes(kAnchors, 1, 6), gt = boxes(kImages * kBoxes, 2, 7), ignored = boxes(kImages, 3, 9);
