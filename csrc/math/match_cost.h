@@ -221,13 +221,13 @@ template <class T, class A, class Class> struct MatchCost {
       const bool known_label = !Class::kLabels || (label >= 0 && label < classes);
       const A penalty = known_label ? target.penalty : A(INFINITY);
       A* to = out + t * queries;
-      const A* more = extra ? extra + origin + t * queries : nullptr;
       return [=, *this, term = class_term(t, known_label ? label : 0, static_cast<const A*>(to))](int i) {
         const A boxes =
             l1_weight * query.distance(i, target.l1) - giou_weight * giou(query.box(i), target.box, giou_eps);
-        to[i] = (term(i) + boxes + (more ? more[i] : A(0))) + (query.penalty[i] + penalty);
+        to[i] = (term(i) + boxes) + (query.penalty[i] + penalty);
       };
     });
+    if (extra) add_extra(g, Grid{known, count}, extra + origin, out);
     g.each(Grid{targets - known, count},
            [=](int t) { return [to = out + (known + t) * queries](int i) { to[i] = A(INFINITY); }; });
   }
@@ -254,6 +254,14 @@ template <class T, class A, class Class> struct MatchCost {
       q.penalty[i] = b.penalty;
     });
     return q;
+  }
+
+  // Apart from the loop above, which a branch would slow down. What is infinite stays so, whatever extra is.
+  template <class Group> PD_HD void add_extra(const Group& g, Grid pairs, const A* from, A* out) const {
+    g.each(pairs, [=, stride = int64_t(tiles.total)](int t) {
+      return
+          [to = out + t * stride, more = from + t * stride](int i) { to[i] += to[i] == A(INFINITY) ? A(0) : more[i]; };
+    });
   }
 
   PD_HD int known_targets(int64_t n) const {

@@ -181,3 +181,11 @@ def test_confident_masks_neither_overflow_nor_lose_their_cost():
     y = torch.tensor([[[1.0, 0.0]]])
     cost = match_cost(x, None, None, None, preset="hf_mask2former", class_cost="none", mask_logits=x, target_masks=y)
     assert cost[0, :, 0].tolist() == pytest.approx([0.0, 5 * 400 + 5 * (1 - 1 / 3)], rel=1e-6)
+
+
+@each_device
+def test_a_pair_that_cannot_be_stays_infinite_whatever_its_mask(device):
+    xs = Case(inputs(1, padding=False)).inputs(device, torch.float32)
+    xs[5][0, 0], xs[6][0, 1] = NAN, INF  # masks of the query and of the target whose boxes are not proper
+    cost = positional(match_cost)(*xs, preset="hf_rf_detr")[0]
+    assert (cost[0] == INF).all() and (cost[:, 1] == INF).all() and cost[1:, [0, 2, 3]].isfinite().all()
