@@ -71,7 +71,8 @@ OPS = {
 BAD = [
     ("softmax_kl", 0, (2, 5), NAN, "softmax_kl: expected finite student, got nan at [2, 5]"),
     ("softmax_kl", 1, (0, 1), INF, "softmax_kl: expected finite teacher, got inf at [0, 1]"),
-    ("softmax_kl, heads", 1, (1, 4, 3), -INF, "softmax_kl: expected finite teacher, got -inf at [1, 4, 3]"),
+    ("softmax_kl, heads", 0, (1, 4, 3), -INF, "softmax_kl: expected finite student, got -inf at [1, 4, 3]"),
+    ("softmax_kl, heads", 1, (0, 2, 1), NAN, "softmax_kl: expected finite teacher, got nan at [0, 2, 1]"),
     ("pairwise_iou", 0, 3, INVERTED, f"pairwise_iou: expected finite a, not inverted, got {[*INVERTED]} at [3]"),
     ("pairwise_iou", 1, 0, UNREAL, f"pairwise_iou: expected finite b, not inverted, got {[*UNREAL]} at [0]"),
     ("assign_atss", 0, 7, INVERTED, f"assign_atss: expected finite anchors, not inverted, got {[*INVERTED]} at [7]"),
@@ -170,7 +171,7 @@ def test_good_data_give_the_same_bits(name):
 
 
 def test_what_is_not_read_is_not_checked(checked):
-    """Padding behind the counts, and rows of weight 0."""
+    """Padding behind the counts, rows of weight 0, and bins that the teacher rules out."""
     padded = having(OBJECTS, (1, 2), INVERTED)
     assert same(assign_atss(ANCHORS, [30, 10], padded, COUNTS), assign_atss(ANCHORS, [30, 10], OBJECTS, COUNTS))
     regions = (valuable_localization_region(ANCHORS, x, COUNTS, 0.5) for x in (padded, OBJECTS))
@@ -178,6 +179,9 @@ def test_what_is_not_read_is_not_checked(checked):
     op, (student, teacher), options = OPS["softmax_kl, heads"]
     unread = having(student, (1, 3, 0), NAN)
     assert torch.equal(op(unread, teacher, **options), op(student, teacher, **options))
+    impossible = having(teacher, (0, 2, 1), -INF)
+    assert op(student, impossible, **options).isfinite()
+    assert op(having(student, (0, 2, 1), -INF), impossible, **options).isfinite()
 
 
 def test_what_the_host_knows_is_said_first(checked):

@@ -44,8 +44,8 @@ def enabled(*data: Tensor) -> bool:
 
 
 def _readable(x: Tensor) -> bool:
-    """Whether the host may read ``x``: not if it is fake, nor while a CUDA graph is captured."""
-    if x.is_meta or type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+    """Whether the host may read ``x``: not if it is fake, nor while a CUDA graph is captured. No op takes complex."""
+    if x.is_meta or x.is_complex() or type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return False
     return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 

@@ -140,9 +140,13 @@ def softmax_kl_reference(
 
 
 def _check_logits(student: Tensor, teacher: Tensor, weight: Tensor | None, dim: int) -> None:
-    read = None if weight is None else (weight != 0).unsqueeze(dim)
-    _check.finite("softmax_kl", "student", student, read)
-    _check.finite("softmax_kl", "teacher", teacher, read)
+    """With checking on: finite logits, but for the -inf of bins that the teacher rules out."""
+    possible = teacher != -torch.inf
+    read = [possible | (student != -torch.inf), possible]
+    if weight is not None:
+        read = [r & (weight != 0).unsqueeze(dim) for r in read]
+    _check.finite("softmax_kl", "student", student, read[0])
+    _check.finite("softmax_kl", "teacher", teacher, read[1])
 
 
 def _keeps_gradient(student: Tensor, teacher: Tensor) -> bool:
