@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment as scipy_assignment
+from torch.nn import functional
 
 from pydistill.ops import hungarian_match, linear_sum_assignment, match_cost
 from pydistill.ops.match_cost import match_cost_reference
@@ -66,6 +67,37 @@ def test_hungarian_match(compare, device, queries, targets, preset):
         floor=lambda: cost.add(1.0),
         bytes_moved=sum(t.numel() * t.element_size() for t in tensors) + 2 * 4 * cost.numel(),
     )
+
+
+def mask_costs_of_one(logits, labels, masks, targets):
+    """The terms as mmdet and transformers write them: two products for the cross entropy, one for Dice."""
+    pos, neg = (
+        functional.binary_cross_entropy_with_logits(masks, torch.full_like(masks, y), reduction="none")
+        for y in (1.0, 0.0)
+    )
+    p = masks.sigmoid()
+    dice = 1 - (2 * p @ targets.T + 1) / (p.sum(1, keepdim=True) + targets.sum(1) + 1)
+    entropy = (pos @ targets.T + neg @ (1 - targets).T) / masks.shape[1]
+    return -2 * logits.softmax(-1)[:, labels] + 5 * entropy + 5 * dice
+
+
+@pytest.mark.parametrize("images, queries, targets, points", [(2, 100, 20, 12544)])
+def test_match_cost_of_masks(compare, device, images, queries, targets, points):
+    logits, _, labels, _ = (t.to(device) for t in predictions(images, queries, targets))
+    rng = torch.Generator().manual_seed(1)
+    masks = torch.randn(images, queries, points, generator=rng).to(device)
+    target_masks = torch.rand(images, targets, points, generator=rng).round().to(device)
+
+    def ours():
+        return match_cost(
+            logits, None, labels, None, preset="mmdet_mask2former", mask_logits=masks, target_masks=target_masks
+        )
+
+    def loop():
+        return torch.stack([mask_costs_of_one(*one) for one in zip(logits, labels, masks, target_masks)])
+
+    torch.testing.assert_close(ours(), loop(), rtol=1e-5, atol=1e-5)
+    compare(ours=ours, loop=loop, floor=lambda: masks.add(1.0), bytes_moved=4 * (masks.numel() + target_masks.numel()))
 
 
 def random_costs(problems, rows, columns):

@@ -161,8 +161,7 @@ def _mask_terms(x: MatchTensors, wide: torch.dtype, o: MatchOptions) -> Tensor |
         logits, masks = x.mask_logits.detach().to(wide), x.target_masks.detach().to(wide)
         cost = logits.new_zeros(())
         if o.weight("mask"):
-            slope, constant = _mask_slope(logits, o)
-            cost = o.weight("mask") / points * (masks @ slope.mT + constant.sum(-1).unsqueeze(-2))
+            cost = o.weight("mask") / points * _mask_sums(logits, masks, o)
         if o.weight("dice"):
             p = logits.sigmoid()
             sizes = [(t.square() if o.dice_squared else t).sum(-1) for t in (p, masks)]
@@ -171,14 +170,15 @@ def _mask_terms(x: MatchTensors, wide: torch.dtype, o: MatchOptions) -> Tensor |
     return cost.flatten(0, -3).contiguous()
 
 
-def _mask_slope(x: Tensor, o: MatchOptions) -> tuple[Tensor, Tensor]:
-    """The mask cost of a point with target y is ``y slope + constant``."""
+def _mask_sums(x: Tensor, y: Tensor, o: MatchOptions) -> Tensor:
+    """The mask cost of each pair, summed over the points."""
     if o.mask_cost == "bce":
-        return -x, F.softplus(x, threshold=40)  # beyond it float64 knows no difference to x
+        most = 40  # beyond it softplus(x) is x, to the last digit of float64
+        return F.softplus(x, threshold=most).sum(-1).unsqueeze(-2) - y @ x.mT
     p = x.sigmoid()
     pos = o.alpha * (1 - p).pow(o.gamma) * -(p + o.eps).log()
     neg = (1 - o.alpha) * p.pow(o.gamma) * -(1 - p + o.eps).log()
-    return pos - neg, neg
+    return neg.sum(-1).unsqueeze(-2) + y @ (pos - neg).mT
 
 
 def _cost(
