@@ -45,7 +45,8 @@ def pairwise_iou(a: Tensor, b: Tensor, *, mode: str = "iou", aligned: bool = Fal
 
     Returns:
         ``(A, G)``, or ``(A,)`` if aligned; float64 for float64 boxes, else float32. Differentiable in both sets; where
-        two coordinates are equal the gradient is shared, as torch does.
+        two coordinates are equal the gradient is shared, as torch does, and boxes that touch have that of boxes that
+        overlap, as torch's ``clamp`` gave it before 2.14.
 
     Raises:
         ValueError: if a shape, the mode or eps is not as above.
@@ -74,7 +75,7 @@ def pairwise_iou_reference(
     area_a = size_a.prod(-1)
     shared = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    shared, hull = shared.clamp(min=0), hull.clamp(min=0)
+    shared, hull = _at_least(shared, 0.0), _at_least(hull, 0.0)
     both, diagonal = shared.prod(-1), hull.square().sum(-1)
     union = area_a + size_b.prod(-1) - both
     distance = (b[..., :2] + b[..., 2:] - a[..., :2] - a[..., 2:]).square().sum(-1) / 4
@@ -95,6 +96,11 @@ def pairwise_iou_reference(
     v = 4 / pi**2 * (angle_b - angle_a).square()
     alpha = (v / (1 - iou + v + eps)).detach()
     return diou - alpha * v
+
+
+def _at_least(x: Tensor, low: float) -> Tensor:
+    """``x.clamp(min=low)`` whose gradient at ``low`` is 1 in every torch; from 2.14 on clamp's is 0."""
+    return torch.where(x < low, low, x)
 
 
 def _empty(a: Tensor, b: Tensor, aligned: bool) -> Tensor:
