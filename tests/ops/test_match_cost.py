@@ -157,7 +157,7 @@ def inputs(*leading, queries=7, targets=5, classes=6, per_layer=False, scores=Fa
 
 def positional(function):
     def call(logits, boxes, labels, target_boxes, counts, sizes, scores, mask, **kwargs):
-        kwargs |= dict(image_sizes=sizes, target_scores=scores, token_mask=mask)
+        kwargs = {**kwargs, "image_sizes": sizes, "target_scores": scores, "token_mask": mask}  # compiles in torch 2.6
         return function(logits, boxes, labels, target_boxes, counts, **kwargs)
 
     return call

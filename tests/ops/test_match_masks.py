@@ -60,7 +60,7 @@ def inputs(*leading, points=24, scale=4, boxes=True, **shape):
 
 def positional(function):
     def call(logits, boxes, labels, target_boxes, counts, masks, target_masks, **kwargs):
-        kwargs |= dict(mask_logits=masks, target_masks=target_masks)
+        kwargs = {**kwargs, "mask_logits": masks, "target_masks": target_masks}
         return function(logits, boxes, labels, target_boxes, counts, **kwargs)
 
     return call
