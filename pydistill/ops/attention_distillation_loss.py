@@ -114,13 +114,15 @@ def energy_distillation_loss(
     for name, energy in (("shallow", shallow), ("deep", deep)):
         if energy.ndim != 3:
             raise ValueError(f"{op}: expected {name} energy of shape (N, h, w), got {list(energy.shape)}")
+        if not energy.is_floating_point():
+            raise TypeError(f"{op}: expected {name} energy of a floating point dtype, got {energy.dtype}")
         _check.finite(op, f"{name} energy", energy)
     if shallow.shape[0] != deep.shape[0]:
         raise ValueError(f"{op}: expected as many images in both, got {shallow.shape[0]} and {deep.shape[0]}")
     check_options(op, normalize, temperature)
     wide = accumulator(torch.promote_types(shallow.dtype, deep.dtype))
     shallow, deep = shallow.to(wide), deep.to(wide)
-    height, width = size or (shallow.shape[1], shallow.shape[2])
+    height, width = size_of(shallow, size, op)
     factor = loss_factor(op, reduction, shallow.shape[0], height * width)
     options = (height, width, NORMALIZE.index(normalize), temperature, align_corners, factor)
     result: Tensor = _energy_loss(shallow, deep.detach() if detach_target else deep, *options)[0]

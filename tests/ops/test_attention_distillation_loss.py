@@ -97,6 +97,30 @@ class TestEnergies(Conformance):
 
 
 @each_device
+@pytest.mark.parametrize("size", [(0, 0), (0, 7), (7, 0)])
+def test_maps_without_cells_are_no_loss(device, size):
+    shallow, deep = (torch.rand(2, 3, h, 5, device=device, requires_grad=True) for h in (4, 6))
+    attention_distillation_loss(shallow, deep, size=size, normalize="mean", detach_target=False).backward()
+    assert (shallow.grad == 0).all() and (deep.grad == 0).all()
+    energy = torch.rand(2, 4, 5, device=device, requires_grad=True)
+    loss = energy_distillation_loss(energy, torch.rand(2, 3, 3, device=device), size=size)
+    loss.backward()
+    assert loss == 0 and (energy.grad == 0).all()
+
+
+def test_wrong_energies():
+    energy = torch.rand(2, 4, 5)
+    with pytest.raises(
+        ValueError, match=r"energy_distillation_loss: expected a size that \[4, 5\] can give, got \[-1, 3\]"
+    ):
+        energy_distillation_loss(energy, energy, size=(-1, 3))
+    with pytest.raises(TypeError, match="expected deep energy of a floating point dtype, got torch.complex64"):
+        energy_distillation_loss(energy, energy.to(torch.complex64))
+    with pytest.raises(ValueError, match=r"expected shallow energy of shape \(N, h, w\), got \[4, 5\]"):
+        energy_distillation_loss(energy[0], energy)
+
+
+@each_device
 def test_detached_target_gets_no_gradient(device):
     x, y = (torch.randn(2, 3, 4, 5, device=device, requires_grad=True) for _ in range(2))
     loss = attention_distillation_loss(x, y)
