@@ -139,7 +139,9 @@ template <int k> struct Lanes {
     if constexpr (std::is_same_v<A, T>) {
       std::memcpy(&v, p, sizeof(V));
     } else {
-      for (int lane = 0; lane < k; ++lane) v[lane] = A(p[lane]);
+      Value<uint16_t> bits;
+      std::memcpy(&bits, p, sizeof(bits));
+      v = T::widen(__builtin_convertvector(bits, Value<uint32_t>), V{});
     }
     return v;
   }
@@ -148,7 +150,8 @@ template <int k> struct Lanes {
     if constexpr (std::is_same_v<A, T>) {
       std::memcpy(p, &v, sizeof(V));
     } else {
-      for (int lane = 0; lane < k; ++lane) p[lane] = T(v[lane]);
+      const auto bits = __builtin_convertvector(T::narrow(v, Value<uint32_t>{}), Value<uint16_t>);
+      std::memcpy(p, &bits, sizeof(bits));
     }
   }
 };
