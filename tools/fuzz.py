@@ -29,8 +29,8 @@ HANG_SECONDS = 30
 MEMORY_BYTES = 16 << 30
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8]
 DTYPES += [torch.bool, torch.complex64]
-SCALARS = [0, 1, -1, 2, 3, 255, 2**31, 2**63 - 1, 0.0, -0.5, 1e-300, 1e300, float("nan"), float("inf"), True, None]
-SCALARS += ["", "mean", "sum", "none", [], [1], (4, 5), (0, 0), (-1, 3), (2**40, 2), {}, object()]
+SCALARS: list[Any] = [0, 1, -1, 2, 3, 255, 2**31, 2**63 - 1, 0.0, -0.5, 1e-300, 1e300, float("nan"), float("inf")]
+SCALARS += [True, None, "", "mean", "sum", "none", [], [1], (4, 5), (0, 0), (-1, 3), (2**40, 2), {}, object()]
 
 Random = random.Random
 Arguments = dict[str, Any]
@@ -242,7 +242,7 @@ def call(name: str, arguments: Arguments) -> None:
     """Calls the op, and its gradient where it has one."""
     result = getattr(pydistill.ops, name)(**arguments)
     if isinstance(result, torch.Tensor) and result.requires_grad:
-        result.sum().backward()
+        torch.autograd.backward(result.sum())
 
 
 def plain(value: Any) -> bool:
@@ -290,7 +290,8 @@ def op_of(case: str) -> str:
 
 def watch(command: list[str]) -> tuple[int, dict[str, str]]:
     """Runs one child to its end: the number of its last case, and what it did wrong, with the first case of each."""
-    last, faults = "", {}
+    last = ""
+    faults: dict[str, str] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         for line in child.stdout or ():
             if line.startswith("case "):
@@ -317,7 +318,8 @@ def main() -> int:
         work(options.seed, options.worker, options.case is not None, names, options.seconds)
         return 0
     print(f"seed {options.seed}: {', '.join(names)}", flush=True)
-    end, index, faults = time.monotonic() + options.seconds, options.case or 0, {}
+    faults: dict[str, str] = {}
+    end, index = time.monotonic() + options.seconds, options.case or 0
     while (left := end - time.monotonic()) > 0:
         command = [
             sys.executable,

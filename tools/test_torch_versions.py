@@ -40,7 +40,7 @@ def run_tests(python: Path, wheel: Path, arguments: list[str]) -> tuple[bool, st
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "tests", Path(folder) / "tests")
         shutil.copy(ROOT / "pyproject.toml", folder)
-        command = [python, "-m", "pytest", "-q", "tests/ops", *arguments]
+        command = [str(python), "-m", "pytest", "-q", "tests/ops", *arguments]
         path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, text=True, stdout=subprocess.PIPE)
     print(done.stdout, flush=True)
