@@ -92,6 +92,6 @@ def _repeat(run: Run, iterations: int) -> Run:
 
 
 def forward_backward(fn: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Run:
-    """``fn`` and the gradients of those inputs that require one."""
+    """``fn``, which returns a scalar, and the gradients of those inputs that require one."""
     learners = [x for x in inputs if x.requires_grad]
     return lambda: torch.autograd.grad(fn(*inputs), learners)
