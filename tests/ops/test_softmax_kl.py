@@ -34,6 +34,9 @@ CASES = {
     "sides": Case(rows(2, 4, 17, 3, 5, dim=2), dict(dim=2, temperature=2.0, reduction="sum")),
     "map": Case(rows(2, 80, 3, 5, dim=1), dict(dim=1, temperature=2.0)),
     "first": Case(rows(20, 6, dim=0), dict(dim=0, temperature=2.0, reduction="mean")),
+    "unweighted-factor": Case(
+        normal((40, 17), (40, 17)), dict(temperature=2.0, bins="mean", reduction="mean", avg_factor=4)
+    ),
     "factor": Case(rows(40, 17), dict(reduction="mean", avg_factor=4)),
     "factor-tensor": Case(rows(40, 17, keep=0.1), dict(reduction="mean", avg_factor=torch.tensor(4.0))),
     "no-factor": Case(rows(40, 17, keep=0.0), dict(reduction="mean", avg_factor=torch.tensor(0.0))),
