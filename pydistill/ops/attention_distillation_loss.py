@@ -77,7 +77,7 @@ def attention_distillation_loss(
         deep = deep.to(accumulator(shallow.dtype))
     maximum, norm = mapping == "max_power", NORMALIZE.index(normalize)
     options = (height, width, maximum, power, norm, temperature, align_corners, factor)
-    result: Tensor = _distillation_loss(shallow, deep.detach() if detach_target else deep, *options)[0]
+    result: Tensor = _distillation_loss(shallow, deep.detach() if detach_target else deep, *options)
     return result
 
 
@@ -125,7 +125,7 @@ def energy_distillation_loss(
     height, width = size_of(shallow, size, op)
     factor = loss_factor(op, reduction, shallow.shape[0], height * width)
     options = (height, width, NORMALIZE.index(normalize), temperature, align_corners, factor)
-    result: Tensor = _energy_loss(shallow, deep.detach() if detach_target else deep, *options)[0]
+    result: Tensor = _energy_loss(shallow, deep.detach() if detach_target else deep, *options)
     return result
 
 

@@ -97,7 +97,7 @@ def softmax_kl(
     keep = weight is None and avg_factor is None and _keeps_gradient(student, teacher)
     result: Tensor = _softmax_kl(
         student, teacher, weight, avg_factor, temperature, dim, scale, factor, reduction != "none", keep
-    )[0]
+    )
     if _check.enabled():  # here, because the shapes are right by now
         _check_logits(student, teacher, weight, dim)
     return result
