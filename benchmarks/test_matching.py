@@ -112,6 +112,7 @@ def test_linear_sum_assignment(compare, device, shape):
         ours=lambda: linear_sum_assignment(there),
         scipy=lambda: scipy_assignment(matrix),
         bytes_moved=4 * cost.numel(),
+        iterations=max(1, 500_000 // cost.numel()),
         rounds=5 if cost.numel() > 500_000 else 15,
     )
 
