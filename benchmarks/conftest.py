@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+LOAD = os.getloadavg()[0]  # of others: before this process starts to work
 ROUNDS = int(os.environ.get("PYDISTILL_BENCH_ROUNDS", "15"))
 Run = Callable[[], Any]
 
@@ -64,12 +65,11 @@ def compare(benchmark, request):
                 past.append(_timed(repeated[name]))
             _finish()
 
-        load = os.getloadavg()[0]
         benchmark.pedantic(lambda: (repeated["ours"](), _finish()), setup=round_of_peers, rounds=rounds)
         times["ours"] = list(benchmark.stats.stats.data)
         benchmark.extra_info.update(
             bytes_moved=bytes_moved,
-            load_before=round(load, 2),
+            load_before=round(LOAD, 2),
             threads=torch.get_num_threads(),
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             torch=torch.__version__,

@@ -34,12 +34,10 @@ def main(path: str) -> None:
     run = json.loads(Path(path).read_text())
     cpu = run["machine_info"]["cpu"]
     first = run["benchmarks"][0]["extra_info"]
-    loads = [b["extra_info"]["load_before"] for b in run["benchmarks"]]
+    load = first["load_before"]
     print(f"# {first['device'] if first['device'] != 'cpu' else cpu['brand_raw']}, {cpu['count']} cores\n")
     print(f"{run['datetime'][:10]}, torch {first['torch']}, Python {run['machine_info']['python_version']}.")
-    print(
-        f"Load before the first benchmark: {loads[0]}" + ("" if loads[0] < QUIET else " (not idle: do not quote)") + "."
-    )
+    print(f"Load before: {load}" + ("" if load < QUIET else " (not idle: do not quote)") + ".")
     print("`make bench`, then `python benchmarks/summary.py build/benchmarks.json`.")
     print("Milliseconds, minimum of interleaved rounds; in brackets the peer's time over ours.\n")
     print("| benchmark | threads | ours | peers | must move |\n|---|---|---|---|---|")
