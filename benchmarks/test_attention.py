@@ -35,7 +35,7 @@ def test_attention_distillation_loss(compare, device, pair, scale):
     )
 
 
-def test_call_overhead(compare, device):
+def test_attention_call_overhead(compare, device):
     rng = torch.Generator().manual_seed(0)
     shallow, deep = (torch.randn(1, 2, 4, 4, generator=rng).to(device) for _ in range(2))
     shallow.requires_grad_()

@@ -118,7 +118,7 @@ def test_linear_sum_assignment(compare, device, shape):
 
 
 @pytest.mark.parametrize("shape", [(300, 100), (300, 300), (300, 600)], ids=str)
-def test_a_batch_of_208(compare, device, shape):
+def test_assignment_of_208(compare, device, shape):
     """The shapes that torch-linear-assignment publishes its times for; that package where it is installed."""
     cost = random_costs(208, *shape)
     matrices, there = cost.numpy(), cost.to(device)
@@ -144,7 +144,7 @@ def batch_linear_assignment(cost):
 
 
 @pytest.mark.parametrize("shape", [(300, 20), (300, 100)], ids=str)
-def test_many_problems_on_two_threads(compare, device, shape):
+def test_assignment_of_96_on_two_threads(compare, device, shape):
     cost = random_costs(96, *shape)
     matrices, there = cost.numpy(), cost.to(device)
     torch.set_num_threads(2)

@@ -43,7 +43,7 @@ def test_softmax_kl(compare, device):
     )
 
 
-def test_few_weighted_rows(compare, device):
+def test_softmax_kl_few_weighted_rows(compare, device):
     """Floor: the gradient is filled with zeros."""
     student, teacher = logits(device, ROWS, BINS)
     weight = (torch.rand(ROWS, generator=torch.Generator().manual_seed(1)) < 0.02).float().to(device)
@@ -55,7 +55,7 @@ def test_few_weighted_rows(compare, device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half(compare, device, dtype):
+def test_softmax_kl_half(compare, device, dtype):
     student, teacher = (x.detach().to(dtype) for x in logits(device, ROWS, BINS))
     student.requires_grad_()
     compare(
@@ -65,7 +65,7 @@ def test_half(compare, device, dtype):
     )
 
 
-def test_class_map(compare, device):
+def test_softmax_kl_class_map(compare, device):
     """80 class logits at each location, as a head leaves them: (N, C, H, W)."""
     student, teacher = logits(device, 2, 80, 100, 168)
     compare(
@@ -75,7 +75,7 @@ def test_class_map(compare, device):
     )
 
 
-def test_call_overhead(compare, device):
+def test_softmax_kl_call_overhead(compare, device):
     student, teacher = logits(device, 64, BINS)
     compare(
         **contenders(student, teacher, compiled=False, temperature=10.0),
