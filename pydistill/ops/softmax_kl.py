@@ -204,8 +204,7 @@ def _forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
     wide = accumulator(student.dtype)
-    shape = student.shape[:dim] + student.shape[dim + 1 :]
-    count = shape.numel()
+    count = student.numel() // student.shape[dim] if student.numel() else 0
     rows = student.new_empty(count, dtype=wide)
     total = partial = None
     if reduce:
@@ -220,7 +219,7 @@ def _forward(
     kernels.softmax_kl(
         where, student, teacher, weight, avg_factor, temperature, dim, scale, factor, rows, partial, total, kept
     )
-    return rows.view(shape) if total is None else total, kept
+    return rows.view(student.shape[:dim] + student.shape[dim + 1 :]) if total is None else total, kept
 
 
 def _backward(
