@@ -12,8 +12,9 @@ import torch
 
 import pydistill
 from pydistill import _C
-from pydistill.ops import attention_map, channel_energy
+from pydistill.ops import attention_map, channel_energy, softmax_kl
 from pydistill.ops._check import boxes, counts, finite, labels
+from pydistill.ops.softmax_kl import softmax_kl_reference
 from tests.conformance import NoCopies, relative_error
 
 
@@ -95,6 +96,16 @@ def test_without_the_exchange_table_python_passes_the_current_stream(monkeypatch
         monkeypatch.setattr(_C, "exchange_table", table)
         assert _C.on(OnCuda()) == (kernels, resource)
     assert _C.on(torch.empty(0)) == (_C.cpu, torch.get_num_threads())
+
+
+def test_a_negated_view_is_not_taken_for_the_memory_behind_it():
+    z = torch.randn(4, 6, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    view, teacher = z.conj().imag, z.real
+    assert view.is_neg()
+    for student, other in ((view, teacher), (teacher, view)):
+        got = softmax_kl(student, other)
+        assert relative_error(got, softmax_kl(student.resolve_neg(), other.resolve_neg())) < 1e-12
+        assert relative_error(got, softmax_kl_reference(student, other)) < 1e-12
 
 
 def test_vmap_says_what_is_missing():
