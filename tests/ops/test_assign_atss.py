@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pydistill.ops import assign_atss
+from pydistill.ops import assign_atss, pairwise_iou
 from pydistill.ops.assign_atss import _kernel, assign_atss_reference
 from pydistill.ops.valuable_localization_region import _kernel as _region_kernel
 from tests.conformance import Case, Conformance, assert_close, each_device, relative_error
@@ -159,6 +159,9 @@ def test_the_released_assigner(device, dtype, name):
         assert other.sum() == 100 and (index == -1).all()
         index = torch.where(other, -2, index)
     assert torch.equal(got.gt_index[0].cpu(), index)
+    labels = torch.from_numpy(golden("ld_atss_vlr")[name.removesuffix("_ign") + "_gt_labels"])
+    labels = torch.cat([labels, torch.tensor([-1])])[got.gt_index[0].clamp(min=-1).cpu()]
+    assert torch.equal(labels, want["atss_labels"].long())
     assert relative_error(got.max_iou[0], want["atss_max_overlaps"].clamp(min=0)) < 1e-5
     if counts.item():
         assert relative_error(got.threshold[0], want["alpha_pos"]) < 1e-5
@@ -170,6 +173,8 @@ def test_golden_thresholds_are_mean_and_standard_deviation(device):
         anchors, sizes, boxes, counts, kwargs, want = golden_case(name, device)
         got = assign_atss(anchors, sizes, boxes, counts, **kwargs).threshold[0]
         assert relative_error(got, want["mean"] + want["std"] if "mean" in want else want["alpha_pos"]) < 1e-5
+        candidates = pairwise_iou(anchors, boxes[0]).gather(0, want["cand"].long().to(device))
+        assert relative_error(got, candidates.mean(0) + candidates.std(0)) < 1e-5
 
 
 def numbers(*rows):

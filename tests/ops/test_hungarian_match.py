@@ -28,15 +28,18 @@ def test_golden_matches(name, preset, classes, dtype, device):
         assert torch.equal(match.query_of_target[b, 0].cpu(), query_of_target)
 
 
+@pytest.mark.parametrize("kind, dtype", [("f32", torch.float32), ("f64", torch.float64)])
 @pytest.mark.parametrize("name, preset, classes", [("softmax", "mmdet_detr", 21), ("focal", "mmdet_dino", 20)])
-def test_golden_mmdet_assignments(name, preset, classes):
-    z, want = arrays("detr_inputs"), arrays("detr_cost_mmdet33")
-    targets = padded_targets(z, "gt_labels", "gt_boxes", 3, torch.float64)
+def test_golden_mmdet_assignments(name, preset, classes, kind, dtype):
+    z, want = arrays("detr_inputs", dtype), arrays("detr_cost_mmdet33")
+    targets = padded_targets(z, "gt_labels", "gt_boxes", 3, dtype)
     match = hungarian_match(
         z["logits"][..., :classes], z["pred_boxes"], *targets, preset=preset, image_sizes=z["img_hw"], nonfinite="raise"
     )
     for b in range(3):
-        assert torch.equal(match.target_of_query[b] + 1, want[f"mm3_f64_{name}_gt_inds_{b}"])
+        assert torch.equal(match.target_of_query[b] + 1, want[f"mm3_{kind}_{name}_gt_inds_{b}"])
+        labels = torch.where(match.target_of_query[b] < 0, -1, targets[0][b, match.target_of_query[b]])
+        assert torch.equal(labels, want[f"mm3_{kind}_{name}_labels_{b}"])
 
 
 def test_golden_teacher_student_matches():

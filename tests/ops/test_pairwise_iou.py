@@ -114,6 +114,28 @@ def test_aligned_iou_of_the_reference(device):
     assert relative_error(got, z["iou_aligned"]) < 1e-9
 
 
+@each_device
+def test_giou_loss_module_of_the_reference(device):
+    """mmdetection's GIoULoss(loss_weight=2) with weights and avg_factor=1, to which it adds float32's eps."""
+    z = {k: torch.from_numpy(v).to(device) for k, v in golden("ld_iou_loss").items()}
+    prediction = z["pred"].double().requires_grad_()
+    rows = 1 - pairwise_iou(prediction, z["target"].double(), mode="giou", aligned=True)
+    loss = 2 * (z["weight"] * rows).sum() / (1 + torch.finfo(torch.float32).eps)
+    assert relative_error(loss.detach(), z["giou_module_w2_wavg1"]) < 1e-9
+    assert relative_error(torch.autograd.grad(loss, prediction)[0], z["grad_giou_module_w2_wavg1"]) < 1e-9
+
+
+@each_device
+@pytest.mark.parametrize("mode", ["iou", "giou"])
+@pytest.mark.parametrize("kind, tolerance", [("f32", 1e-5), ("f64", 1e-9)])
+def test_iou_costs_of_the_reference(device, mode, kind, tolerance):
+    """mmdetection's IoUCost, which is negated, on the pixels that it was given."""
+    z = {k: torch.from_numpy(v).to(device) for k, v in golden("detr_cost_mmdet33").items()}
+    for b in (1, 2):
+        predictions, targets = (z[f"mm3_{kind}_{name}_xyxy_px_{b}"] for name in ("pred", "gt"))
+        assert relative_error(-pairwise_iou(predictions, targets, mode=mode), z[f"mm3_{kind}_{mode}_{b}"]) < tolerance
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("aligned", [False, True])
 def test_gradient_is_the_slope(mode, aligned):
