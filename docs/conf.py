@@ -16,6 +16,7 @@ html_title = f"pydistill {version}"
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+autodoc_mock_imports = ["lightning"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True

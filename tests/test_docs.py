@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from pydistill import Distiller, Term
 from tests.training.nets import batches
@@ -50,7 +51,28 @@ def own(page, number):
         return {"student": student, "teacher": Classifier(256), "loader": batches(3), "before": before}
     if (page, number) == ("docs/training.md", 1):
         return {"student": Encoder(), "Distiller": Distiller, "Term": Term}
+    if page == "docs/hosts.md":
+        loader = DataLoader(batches(3), batch_size=None)  # Lightning takes a list for several loaders
+        return {"student": Classifier(64), "teacher": Classifier(256), "loader": loader, "module": task()}
     return {}
+
+
+def task():
+    """A module of Lightning's that knows nothing of distillation."""
+    from lightning.pytorch import LightningModule
+
+    class Task(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = Classifier(64)
+
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    return Task()
 
 
 SHORTER = {"steps=600": "steps=2, batch=2, size=(48, 80)", "train=800, test=200": "train=2, test=1"}
@@ -67,7 +89,7 @@ def shortened(page, program):
 
 @pytest.mark.parametrize(("page", "number", "program"), PROGRAMS, ids=[f"{p}-{n}" for p, n, _ in PROGRAMS])
 def test_program_runs(page, number, program, tmp_path, monkeypatch, capsys):
-    if "recipes" in program:
+    if "recipes" in program or "lightning" in program:
         pytest.importorskip("lightning", reason="needs pip install 'pydistill[train]'")
     monkeypatch.chdir(tmp_path)
     names = own(page, number)
