@@ -6,14 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from pydistill.recipes.lanes.data import LaneData, Record, assign_classes, draw_label, write_dataset
+from pydistill.recipes.lanes.data import LaneData, Record, assign_classes, draw_label
+from pydistill.recipes.lanes.generate import write_tusimple
 from pydistill.recipes.lanes.road import FRAME, H_SAMPLES, NONE, SIZE, Road
 from pydistill.recipes.lanes.scenes import generate_scene
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return write_dataset(tmp_path_factory.mktemp("lanes"), seed=3, train=6, test=2)
+    return write_tusimple(tmp_path_factory.mktemp("lanes"), seed=3, train=6, test=2)
 
 
 def test_scene_is_a_function_of_seed_and_index():
@@ -72,7 +73,7 @@ def test_layout(root):
 
 
 def test_workers_do_not_change_the_files(root, tmp_path):
-    other = write_dataset(tmp_path, seed=3, train=6, test=2, workers=2)
+    other = write_tusimple(tmp_path, seed=3, train=6, test=2, workers=2)
     for path in sorted(root.rglob("*.*")):
         assert path.read_bytes() == (other / path.relative_to(root)).read_bytes()
 

@@ -10,8 +10,9 @@ from lightning.fabric import Fabric
 from typer.testing import CliRunner
 
 from pydistill import commands
-from pydistill.recipes.lanes.data import LaneData, read_labels, write_dataset
+from pydistill.recipes.lanes.data import LaneData, read_labels
 from pydistill.recipes.lanes.demo import Demo, Plan
+from pydistill.recipes.lanes.generate import write_tusimple
 from pydistill.recipes.lanes.metric import Score, mean_score, score_frame
 from pydistill.recipes.lanes.recipe import LaneConfig, Training, evaluate
 from pydistill.recipes.lanes.report import verdict, write_picture, write_report
@@ -24,7 +25,7 @@ TINY = LaneConfig(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    root = write_dataset(tmp_path_factory.mktemp("lanes"), seed=0, train=6, test=3)
+    root = write_tusimple(tmp_path_factory.mktemp("lanes"), seed=0, train=6, test=3)
     return LaneData(root, ["label_data_0313.json"], TINY.size), LaneData(root, ["test_label.json"], TINY.size)
 
 

@@ -1,4 +1,4 @@
-"""Lane pictures on disk in the TuSimple layout: written by the scene generator, read into segmentation labels.
+"""Lane pictures on disk in the TuSimple layout, read into segmentation labels.
 
 ::
 
@@ -12,9 +12,7 @@ unchanged, and this reader reads TuSimple's own files.
 
 import json
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pydistill.recipes.lanes.road import FRAME, H_SAMPLES
-from pydistill.recipes.lanes.scenes import generate_scene
+from pydistill.recipes.lanes.road import FRAME
 
 CLASSES = 5  # background, then four lanes from left to right
 _MEAN, _STD = (0.3598, 0.3653, 0.3662), (0.2573, 0.2663, 0.2756)  # of RGB in 0..1, over TuSimple and CULane
-_DATE = "0313"
-_TEST_OFFSET = 1_000_000  # test scenes are other indices of the same world
 
 
 @dataclass(frozen=True)
@@ -40,42 +35,6 @@ class Record:
     raw_file: str
     h_samples: list[int]
     lanes: list[list[int]]
-
-
-def write_dataset(root: Path, seed: int, train: int, test: int, workers: int = 1) -> Path:
-    """Generates scenes below ``root`` in the TuSimple layout, unless they are there already.
-
-    Args:
-        root: folder, made where missing.
-        seed: names the world that the scenes are taken from.
-        train: number of scenes to train on.
-        test: number of scenes to test on, none of which is among the others.
-        workers: threads that draw; the files do not depend on it.
-
-    Returns:
-        ``root``.
-    """
-    recipe = {"seed": seed, "train": train, "test": test, "generator": 1}
-    stamp = root / "generated.json"
-    if stamp.exists() and json.loads(stamp.read_text()) == recipe:
-        return root
-    splits = {f"label_data_{_DATE}.json": range(train), "test_label.json": range(_TEST_OFFSET, _TEST_OFFSET + test)}
-    with ThreadPoolExecutor(workers) as pool:  # NumPy and OpenCV release the interpreter lock
-        for name, indices in splits.items():
-            (root / name).write_text("".join(pool.map(partial(_write_scene, root, seed), indices)))
-    stamp.write_text(json.dumps(recipe))
-    return root
-
-
-def _write_scene(root: Path, seed: int, index: int) -> str:
-    """Writes one picture and returns its line of the label file."""
-    scene = generate_scene(seed, index)
-    raw_file = f"clips/{_DATE}/{index:07d}/20.jpg"
-    path = root / raw_file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), scene.picture, [cv2.IMWRITE_JPEG_QUALITY, 92]):
-        raise OSError(f"write_dataset: expected a writable path, got {path}")
-    return json.dumps({"lanes": scene.lanes, "h_samples": list(H_SAMPLES), "raw_file": raw_file}) + "\n"
 
 
 def read_labels(files: Iterable[Path]) -> list[Record]:

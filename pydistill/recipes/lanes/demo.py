@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from pydistill.recipes.lanes.data import LaneData, write_dataset
+from pydistill.recipes.lanes.data import LaneData
+from pydistill.recipes.lanes.generate import write_tusimple
 from pydistill.recipes.lanes.metric import Score
 from pydistill.recipes.lanes.recipe import Evaluation, LaneConfig, Row, Training, evaluate
 
@@ -109,7 +110,7 @@ class Demo:
     def _data(self) -> tuple[LaneData, LaneData]:
         plan, size, width = self.plan, self.plan.config.size, self.plan.config.line_width
         self.console.print(f"generating {plan.train_scenes} + {plan.test_scenes} road scenes")
-        root = write_dataset(self.folder / "data", plan.config.seed, plan.train_scenes, plan.test_scenes, workers=2)
+        root = write_tusimple(self.folder / "data", plan.config.seed, plan.train_scenes, plan.test_scenes, workers=2)
         return LaneData(root, ["label_data_0313.json"], size, width), LaneData(root, ["test_label.json"], size, width)
 
     def _pair(self, config: LaneConfig, train: LaneData, test: LaneData) -> tuple[Trained, Trained]:
