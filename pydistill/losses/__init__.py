@@ -1,5 +1,6 @@
 """The papers' objectives, as modules over ``pydistill.ops``."""
 
+from pydistill.losses.attention_health import AttentionHealth
 from pydistill.losses.sad import SADLoss
 
-__all__ = ["SADLoss"]
+__all__ = ["AttentionHealth", "SADLoss"]
