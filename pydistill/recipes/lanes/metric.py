@@ -3,7 +3,7 @@
 Reference: the TuSimple benchmark's ``lane.py``; decoding as in InhwanBae/ENet-SAD_Pytorch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -25,6 +25,7 @@ def decode_lanes(
     smooth: int = 9,
     threshold: float = 0.3,
     least: int = 2,
+    samples: Sequence[int] = H_SAMPLES,
 ) -> list[list[int]]:
     """Reads off one point per lane and row: the column of the largest probability, if that is large enough.
 
@@ -34,15 +35,35 @@ def decode_lanes(
         smooth: side of the mean filter in pixels, odd; 1 for none. The released decoders use 9 at 640 columns.
         threshold: least probability of a point, after smoothing.
         least: a lane with fewer points is left out.
+        samples: the y of each value in 1280 x 720 pixels; some TuSimple pictures have 48, from 240 on.
 
     Returns:
-        Lanes in the TuSimple form: an x per row of ``H_SAMPLES`` in 1280 x 720 pixels, -2 where there is none.
+        Lanes in the TuSimple form: an x per row of ``samples`` in 1280 x 720 pixels, -2 where there is none.
+    """
+    h, w = probabilities.shape[-2:]
+    rows = [int(y * h / FRAME[0]) for y in samples]
+    lanes = []
+    for columns in find_peaks(probabilities, existence, rows, smooth, threshold):
+        xs = (columns / w * FRAME[1]).astype(int)
+        if np.count_nonzero(xs > 0) >= least:
+            lanes.append(np.where(xs > 0, xs, NONE).tolist())
+    return lanes
+
+
+def find_peaks(
+    probabilities: NDArray[np.float32], existence: Sequence[float], rows: Sequence[int], smooth: int, threshold: float
+) -> Iterator[NDArray[np.int64]]:
+    """Yields, for each lane that exists, the column of the largest probability in each row, or -1 if it is too small.
+
+    Args:
+        probabilities: (5, h, w), background first.
+        existence: probability of each of the four lanes; one of at most 0.5 is left out.
+        rows: rows of the map to look at.
+        smooth: side of the mean filter in pixels, odd; 1 for none.
+        threshold: the probability has to be above it, after smoothing.
     """
     if probabilities.ndim != 3 or probabilities.shape[0] != 5:
-        raise ValueError(f"decode_lanes: expected probabilities of shape (5, h, w), got {list(probabilities.shape)}")
-    h, w = probabilities.shape[1:]
-    rows = [int(y * h / FRAME[0]) for y in H_SAMPLES]
-    lanes = []
+        raise ValueError(f"find_peaks: expected probabilities of shape (5, h, w), got {list(probabilities.shape)}")
     for lane in range(4):
         if existence[lane] <= 0.5:
             continue
@@ -50,11 +71,7 @@ def decode_lanes(
         if smooth > 1:
             heat = cv2.blur(heat, (smooth, smooth), borderType=cv2.BORDER_REPLICATE)
         columns = heat[rows].argmax(1)
-        sure = heat[rows, columns] > threshold
-        points = [int(c / w * FRAME[1]) if s else NONE for c, s in zip(columns, sure)]
-        if sum(x > 0 for x in points) >= least:
-            lanes.append([x if x > 0 else NONE for x in points])
-    return lanes
+        yield np.where(heat[rows, columns] > threshold, columns, -1)
 
 
 @dataclass(frozen=True)
