@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pydistill.recipes.lanes.data import LaneData, Record, assign_classes, draw_label
+from pydistill.recipes.lanes.data import LaneData
 from pydistill.recipes.lanes.generate import write_tusimple
 from pydistill.recipes.lanes.road import FRAME, H_SAMPLES, NONE, SIZE, Road
 from pydistill.recipes.lanes.scenes import generate_scene
@@ -76,57 +76,6 @@ def test_workers_do_not_change_the_files(root, tmp_path):
     other = write_tusimple(tmp_path, seed=3, train=6, test=2, workers=2)
     for path in sorted(root.rglob("*.*")):
         assert path.read_bytes() == (other / path.relative_to(root)).read_bytes()
-
-
-def _record(*lanes):
-    return Record("x", [100, 200, 300, 400, 500, 600, 700], [list(lane) for lane in lanes])
-
-
-LEFT = (600, 500, 400, 300, 200, 100, 0)
-NEAR_LEFT = (620, 580, 540, 500, 460, 420, 380)
-NEAR_RIGHT = (660, 700, 740, 780, 820, 860, 900)
-RIGHT = (680, 780, 880, 980, 1080, 1180, 1270)
-
-
-def test_classes_from_left_to_right():
-    found = assign_classes(_record(RIGHT, LEFT, NEAR_RIGHT, NEAR_LEFT))
-    bottoms = {lane: points[-1, 0] for lane, points in found.items()}
-    assert bottoms == {1: 0, 2: 380, 3: 900, 4: 1270}
-
-
-def test_classes_stay_beside_the_ego_lane():
-    assert set(assign_classes(_record(NEAR_RIGHT, RIGHT))) == {3, 4}
-    assert set(assign_classes(_record(NEAR_LEFT))) == {2}
-    vertical = (640,) * 7  # 90 degrees is still left
-    assert set(assign_classes(_record(vertical, NEAR_RIGHT))) == {2, 3}
-    farther = (590, 400, 200, 0, -2, -2, -2)  # a third lane on the left has no class
-    found = assign_classes(_record(farther, LEFT, NEAR_LEFT, NEAR_RIGHT))
-    assert {lane: points[0, 0] for lane, points in found.items()} == {1: 600, 2: 620, 3: 660}
-
-
-def test_lanes_of_three_points_are_left_out():
-    assert assign_classes(_record((-2, -2, -2, -2, 460, 420, 380))) == {}
-    assert set(assign_classes(_record((-2, -2, -2, 500, 460, 420, 380)))) == {2}
-
-
-def test_generated_lanes_keep_their_order():
-    for index in range(40):
-        lanes = generate_scene(0, index).lanes
-        found = assign_classes(Record("x", list(H_SAMPLES), lanes))
-        tops = [next(x for x in lane if x >= 0) for lane in lanes]
-        assert [points[0, 0] for _, points in sorted(found.items())] == tops
-        assert {2, 3} <= set(found)
-
-
-def test_label_lies_on_the_lane():
-    label, existence = draw_label(_record(NEAR_LEFT, NEAR_RIGHT), (144, 256), line_width=25)
-    assert existence.tolist() == [0, 1, 1, 0]
-    assert set(np.unique(label)) == {0, 2, 3}
-    for lane, xs in ((2, NEAR_LEFT), (3, NEAR_RIGHT)):
-        for x, y in zip(xs, range(100, 701, 100)):
-            assert label[y // 5, x // 5] == lane
-        for row in range(40, 130, 10):
-            assert 4 <= (label[row] == lane).sum() <= 8  # 25 / 5 pixels across, a little more along the row
 
 
 def test_mirror_swaps_lanes_and_existence(root):

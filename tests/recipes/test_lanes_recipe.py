@@ -10,12 +10,13 @@ from lightning.fabric import Fabric
 from typer.testing import CliRunner
 
 from pydistill import commands
-from pydistill.recipes.lanes.data import LaneData, read_labels
+from pydistill.recipes.lanes.data import LaneData
 from pydistill.recipes.lanes.demo import Demo, Plan
 from pydistill.recipes.lanes.generate import write_tusimple
 from pydistill.recipes.lanes.metric import Score, mean_score, score_frame
 from pydistill.recipes.lanes.recipe import LaneConfig, Training, evaluate
 from pydistill.recipes.lanes.report import verdict, write_picture, write_report
+from pydistill.recipes.lanes.tusimple import read_labels
 
 TINY = LaneConfig(
     size=(48, 80), steps=6, batch=2, warmup=2, sad_start=0.5, sad_ramp=0.3, log_every=1, evaluate_every=3, probe=2,
