@@ -25,8 +25,8 @@ from torch.utils.tensorboard import SummaryWriter
 from pydistill.distiller import Distiller, Term
 from pydistill.losses.sad import SADLoss
 from pydistill.recipes.lanes.data import CLASSES, LaneData
+from pydistill.recipes.lanes.enet import STAGES, ENet
 from pydistill.recipes.lanes.metric import Score, decode_lanes, mean_score, score_frame
-from pydistill.recipes.lanes.model import STAGES, ENet
 from pydistill.recipes.lanes.tusimple import prediction_line
 
 Row = dict[str, float]

@@ -13,8 +13,8 @@ from scipy import stats
 from pydistill.ops import attention_map
 from pydistill.recipes.lanes.data import LaneData
 from pydistill.recipes.lanes.demo import Result, Trained
+from pydistill.recipes.lanes.enet import STAGES
 from pydistill.recipes.lanes.metric import Score
-from pydistill.recipes.lanes.model import STAGES
 from pydistill.recipes.lanes.recipe import Row
 from pydistill.recipes.lanes.road import FRAME
 from pydistill.report import page, pictures

@@ -1,6 +1,6 @@
-"""ENet, a small real-time segmentation network.
+"""ENet, a small real-time segmentation network, and ENet-SAD, its extension for lanes.
 
-Stages ``e1``, ``e2`` and ``e3`` are modules that return one feature each, so that a tap finds them by name.
+Stages ``e1``, ``e2``, ... are modules that return one feature each, so that a tap finds them by name.
 
 Reference: Paszke et al. 2016, arXiv:1606.02147; as the lane network of Hou et al. 2019, arXiv:1908.00821.
 """
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STAGES = ("e1", "e2", "e3")  # shallow to deep
+from pydistill.recipes.lanes.existence import Existence, LaneOutput, check_pictures, check_size
+
+STAGES = ("e1", "e2", "e3")  # of ENet, shallow to deep
 
 
 def _normed(layer: nn.Module, channels: int, activation: nn.Module | None = None) -> nn.Sequential:
@@ -119,7 +121,41 @@ def context_block(channels: int = 128, dropout: float = 0.1) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class ENet(nn.Module):
+class Decoder(nn.Module):
+    """Two upsampling stages and the classifier: (N, inputs, h, w) to logits (N, classes, 8h, 8w)."""
+
+    def __init__(self, inputs: int, classes: int):
+        super().__init__()
+        self.up1 = Upsample(inputs, 64, 0.1)
+        self.d1 = nn.Sequential(*(Bottleneck(64, 0.1, relu=True) for _ in range(2)))
+        self.up2 = Upsample(64, 16, 0.1)
+        self.d2 = Bottleneck(16, 0.1, relu=True)
+        self.head = nn.ConvTranspose2d(16, classes, 3, stride=2, padding=1, output_padding=1, bias=False)
+
+    def forward(self, x: Tensor, indices: tuple[Tensor, Tensor]) -> Tensor:
+        """Logits of ``x`` (N, inputs, h, w), unpooled with the encoder's ``indices``, finer ones first."""
+        x = self.d1(self.up1(x, indices[1]))
+        return self.head(self.d2(self.up2(x, indices[0])))  # type: ignore[no-any-return]
+
+
+class _Shallow(nn.Module):
+    """What the networks below begin with: everything up to the input of E2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.initial = InitialBlock()
+        self.down1 = Downsample(16, 64, 0.01)
+        self.e1 = nn.Sequential(*(Bottleneck(64, 0.01) for _ in range(4)))
+        self.down2 = Downsample(64, 128, 0.1)
+
+    def _shallow(self, pictures: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The input of E2, and the indices that the decoder unpools with."""
+        x, first = self.down1(self.initial(pictures))
+        x, second = self.down2(self.e1(x))
+        return x, (first, second)
+
+
+class ENet(_Shallow):
     """Segments a picture into background and four lanes.
 
     For an input (N, 3, H, W), H and W multiples of 8, the stages return ``e1`` (N, 64, H/4, W/4), ``e2`` and ``e3``
@@ -131,25 +167,58 @@ class ENet(nn.Module):
 
     def __init__(self, classes: int = 5):
         super().__init__()
-        self.initial = InitialBlock()
-        self.down1 = Downsample(16, 64, 0.01)
-        self.e1 = nn.Sequential(*(Bottleneck(64, 0.01) for _ in range(4)))
-        self.down2 = Downsample(64, 128, 0.1)
         self.e2 = context_block()
         self.e3 = context_block()
-        self.up1 = Upsample(128, 64, 0.1)
-        self.d1 = nn.Sequential(*(Bottleneck(64, 0.1, relu=True) for _ in range(2)))
-        self.up2 = Upsample(64, 16, 0.1)
-        self.d2 = Bottleneck(16, 0.1, relu=True)
-        self.head = nn.ConvTranspose2d(16, classes, 3, stride=2, padding=1, output_padding=1, bias=False)
+        self.decoder = Decoder(128, classes)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Logits (N, classes, H, W) of normalised ``pictures`` (N, 3, H, W)."""
         if pictures.shape[-2] % 8 or pictures.shape[-1] % 8:
             raise ValueError(f"ENet: expected height and width that are multiples of 8, got {list(pictures.shape)}")
-        x, first = self.down1(self.initial(pictures))
-        x, second = self.down2(self.e1(x))
-        x = self.e3(self.e2(x))
-        x = self.d1(self.up1(x, second))
-        x = self.d2(self.up2(x, first))
-        return self.head(x)  # type: ignore[no-any-return]
+        x, indices = self._shallow(pictures)
+        return self.decoder(self.e3(self.e2(x)), indices)  # type: ignore[no-any-return]
+
+
+class ENetSAD(_Shallow):
+    """ENet with a fourth stage, a decoder that reads the last two stages, and the existence branch P1 on the last.
+
+    The stages return ``e1`` (N, 64, H/4, W/4), ``e2``, ``e3`` and ``e4`` (N, 128, H/8, W/8). The weights of ``e2``,
+    ``e3``, ``e4`` are in ``context``: with ``shared`` one block runs three times, yet each stage is a module of its own
+    that a tap finds by name.
+
+    Args:
+        size: height and width of the pictures in pixels, multiples of 8 from 16 on.
+        classes: channels of the segmentation.
+        lanes: that P1 tells about.
+        shared: one set of weights and batch statistics for e2, e3 and e4, the default of InhwanBae/ENet-SAD_Pytorch;
+            False: one for each.
+        dilated: P1 with a dilated convolution.
+
+    Raises:
+        ValueError: for another size.
+
+    Reference:
+        Hou et al., ICCV 2019, arXiv:1908.00821, section 3.
+    """
+
+    stages = ("e1", "e2", "e3", "e4")  # shallow to deep
+
+    def __init__(
+        self, size: tuple[int, int], classes: int = 5, lanes: int = 4, shared: bool = True, dilated: bool = False
+    ):
+        super().__init__()
+        grid = check_size("ENetSAD", size)
+        self.size = size
+        self.context = nn.ModuleList(context_block() for _ in range(1 if shared else 3))
+        self.e2, self.e3, self.e4 = nn.Identity(), nn.Identity(), nn.Identity()
+        self.p1 = Existence(128, grid, lanes, dilated)
+        self.decoder = Decoder(256, classes)
+
+    def forward(self, pictures: Tensor) -> LaneOutput:
+        """Logits of segmentation and existence of normalised ``pictures`` (N, 3, *size)."""
+        check_pictures("ENetSAD", pictures, self.size)
+        x, indices = self._shallow(pictures)
+        e2 = self.e2(self.context[0](x))
+        e3 = self.e3(self.context[1 % len(self.context)](e2))
+        e4 = self.e4(self.context[2 % len(self.context)](e3))
+        return LaneOutput(self.decoder(torch.cat([e3, e4], 1), indices), self.p1(e4))
