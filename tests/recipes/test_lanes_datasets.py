@@ -130,7 +130,7 @@ def test_tusimple_labels(tusimple):
     data = tusimple.open()
     label, existence = data.label(0, (90, 160), 32)
     assert existence.tolist() == [0, 1, 1, 0] and existence.dtype == np.float32
-    # On the row of y = 480 the borders are at x = 600 - 8 * 24 and 660 + 8 * 24, an eighth of that here, 4 pixels across the lane.
+    # At y = 480 the lanes are at x = 600 - 8 * 24 and 660 + 8 * 24; here that is an eighth, and 4 pixels across a lane.
     row = label[60]
     assert abs(np.flatnonzero(row == 2).mean() - 408 / 8) < 1 and abs(np.flatnonzero(row == 3).mean() - 852 / 8) < 1
     assert 4 <= (row == 2).sum() <= 7 and not label[:27].any()
@@ -271,3 +271,12 @@ def test_label_of_other_classes(culane):
     _write(culane.labels[0], np.full(SIZES[CULane], 255, np.uint8))
     with pytest.raises(UnreadablePicture, match=f"classes below 5 in {culane.labels[0]} of .*, line 1, got 255"):
         culane.open().label(0, (59, 164))
+
+
+def test_label_of_several_channels(labelled):
+    """Of a label picture with three channels the first counts, as in the released code."""
+    data, path = labelled.open(), labelled.labels[0]
+    before = data.label(0, (30, 40))[0]
+    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    _write(path, np.stack([label, np.zeros_like(label), np.full_like(label, 255)], -1))
+    np.testing.assert_array_equal(data.label(0, (30, 40))[0], before)
