@@ -154,15 +154,17 @@ def draw_lane(lane: Lane) -> NDArray[np.uint8]:
 def lane_similarities(truth: Sequence[Lane], prediction: Sequence[Lane]) -> NDArray[np.float64]:
     """Intersection over union of the masks, (A, D) for A true and D predicted lanes; 0 with fewer than two points."""
     similarities = np.zeros((len(truth), len(prediction)))
-    drawn = [(j, draw_lane(lane)) for j, lane in enumerate(prediction) if len(lane) >= 2]
+    masks = [(j, draw_lane(lane)) for j, lane in enumerate(prediction) if len(lane) >= 2]
+    drawn = [(j, mask, cv2.countNonZero(mask)) for j, mask in masks]
     for i, lane in enumerate(truth):
         if len(lane) < 2 or not drawn:
             continue
         mask = draw_lane(lane)
-        for j, other in drawn:
-            union = cv2.countNonZero(cv2.bitwise_or(mask, other))
-            # A lane outside of the picture draws nothing.
-            similarities[i, j] = cv2.countNonZero(cv2.bitwise_and(mask, other)) / union if union else 0.0
+        area = cv2.countNonZero(mask)
+        for j, other, other_area in drawn:
+            both = cv2.countNonZero(cv2.bitwise_and(mask, other))
+            union = area + other_area - both
+            similarities[i, j] = both / union if union else 0.0  # a lane outside of the picture draws nothing
     return similarities
 
 
