@@ -20,6 +20,7 @@ from pydistill.ops import (
     channel_energy,
     energy_distillation_loss,
     pairwise_iou,
+    soft_iou_loss,
     softmax_kl,
     valuable_localization_region,
 )
@@ -54,6 +55,11 @@ OPS = {
         (normal(2, 6, 4), normal(2, 6, 4, seed=1)),
         {"dim": 1, "weight": torch.tensor([0.0, 1.0, 2.0, 1.0]), "reduction": "mean"},
     ),
+    "soft_iou_loss": (
+        soft_iou_loss,
+        (normal(2, 3, 4, 5), torch.arange(40).reshape(2, 4, 5) % 3),
+        {"ignore_index": 255},
+    ),
     "pairwise_iou": (pairwise_iou, (boxes(4), boxes(3, seed=1)), {"mode": "giou"}),
     "assign_atss": (
         lambda *x, **kwargs: assign_atss(x[0], [30, 10], *x[1:], **kwargs),
@@ -73,6 +79,8 @@ BAD = [
     ("softmax_kl", 1, (0, 1), INF, "softmax_kl: expected finite teacher, got inf at [0, 1]"),
     ("softmax_kl, heads", 0, (1, 4, 3), -INF, "softmax_kl: expected finite student, got -inf at [1, 4, 3]"),
     ("softmax_kl, heads", 1, (0, 2, 1), NAN, "softmax_kl: expected finite teacher, got nan at [0, 2, 1]"),
+    ("soft_iou_loss", 0, (1, 2, 3, 4), NAN, "soft_iou_loss: expected finite logits, got nan at [1, 2, 3, 4]"),
+    ("soft_iou_loss", 1, (1, 0, 2), 3, "soft_iou_loss: expected labels in [0, 3), got 3 at [1, 0, 2]"),
     ("pairwise_iou", 0, 3, INVERTED, f"pairwise_iou: expected finite a, not inverted, got {[*INVERTED]} at [3]"),
     ("pairwise_iou", 1, 0, UNREAL, f"pairwise_iou: expected finite b, not inverted, got {[*UNREAL]} at [0]"),
     ("assign_atss", 0, 7, INVERTED, f"assign_atss: expected finite anchors, not inverted, got {[*INVERTED]} at [7]"),

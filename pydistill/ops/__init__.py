@@ -7,6 +7,7 @@ from pydistill.ops.hungarian_match import Match, hungarian_match
 from pydistill.ops.linear_sum_assignment import Assignment, linear_sum_assignment
 from pydistill.ops.match_cost import match_cost
 from pydistill.ops.pairwise_iou import pairwise_iou
+from pydistill.ops.soft_iou_loss import soft_iou_loss
 from pydistill.ops.softmax_kl import softmax_kl
 from pydistill.ops.targets import pack_targets
 from pydistill.ops.valuable_localization_region import valuable_localization_region
@@ -25,6 +26,7 @@ __all__ = [
     "match_cost",
     "pack_targets",
     "pairwise_iou",
+    "soft_iou_loss",
     "softmax_kl",
     "valuable_localization_region",
 ]
