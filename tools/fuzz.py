@@ -83,6 +83,18 @@ def _energy_distillation_loss(rng: Random) -> Arguments:
     return {**arguments, "shallow": real(2, 8, 10), "deep": real(2, 4, 5)}
 
 
+def _soft_iou_loss(rng: Random) -> Arguments:
+    form = rng.choice(["lanes", "port", "port0", "binary", "paper_literal"])
+    classes = 1 if form == "binary" else rng.choice([2, 5])
+    return {
+        "logits": real(2, classes, 4, 5),
+        "labels": torch.randint(max(classes, 2), (2, 4, 5)),
+        "form": form,
+        "absent": rng.choice([None, "skip", "one"]),
+        "ignore_index": rng.choice([255, 0, -100]),
+    }
+
+
 def _softmax_kl(rng: Random) -> Arguments:
     return {
         "student": real(6, 17),
@@ -170,6 +182,7 @@ VALID: dict[str, Callable[[Random], Arguments]] = {
     "attention_distillation_loss": _attention_distillation_loss,
     "channel_energy": _channel_energy,
     "energy_distillation_loss": _energy_distillation_loss,
+    "soft_iou_loss": _soft_iou_loss,
     "softmax_kl": _softmax_kl,
     "pairwise_iou": _pairwise_iou,
     "assign_atss": _assign_atss,
