@@ -15,6 +15,7 @@ from pydistill.recipes.lanes.culane import (
     draw_lane,
     interpolate_lane,
     lane_similarities,
+    lines_path,
     match_lanes,
     read_lines,
     score_categories,
@@ -158,7 +159,8 @@ def test_decode_uses_existence_and_threshold():
 
 
 def test_files_round_trip(tmp_path):
-    file = tmp_path / "d" / "0.lines.txt"
+    file = lines_path(tmp_path, "/d/0.jpg")
+    assert file == tmp_path / "d" / "0.lines.txt"
     lanes = [np.array([[-3.5, 590], [1643.25, 320]], np.float32), np.zeros((0, 2), np.float32)]
     write_lines(file, lanes)
     assert file.read_text() == "-3.5 590 1643.25 320\n"

@@ -78,6 +78,11 @@ def decode_culane(
     return lanes
 
 
+def lines_path(folder: Path, picture: str) -> Path:
+    """The ``.lines.txt`` file of a picture, named as in CULane's lists."""
+    return (folder / picture.lstrip("/")).with_suffix(".lines.txt")
+
+
 def write_lines(path: Path, lanes: Sequence[Lane], *, blank: bool = False) -> None:
     """Writes a ``.lines.txt`` file: a lane a line, ``x y x y ...`` in pixels of 1640 x 590.
 
@@ -252,8 +257,7 @@ def score_pictures(
 
 def _score_picture(truth: Path, prediction: Path, malformed: Malformed, picture: str) -> Counts:
     """Scores one picture from its two files."""
-    name = str(Path(picture.lstrip("/")).with_suffix(".lines.txt"))
-    files = [folder / name for folder in (truth, prediction)]
+    files = [lines_path(folder, picture) for folder in (truth, prediction)]
     lanes = [read_lines(file, malformed=malformed) if file.exists() else [] for file in files]
     return score_lanes(*lanes)
 

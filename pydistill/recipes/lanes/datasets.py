@@ -181,7 +181,7 @@ class CULane(_Listed):
 
     def lanes(self, index: int) -> list[culane.Lane]:
         """The lanes of the picture's ``.lines.txt``; none if there is no such file, as in the released evaluator."""
-        file = (self.root / self.name(index)).with_suffix(".lines.txt")
+        file = culane.lines_path(self.root, self.name(index))
         return culane.read_lines(file, malformed=self.malformed) if file.exists() else []
 
 
