@@ -1,6 +1,7 @@
 """The papers' objectives, as modules over ``pydistill.ops``."""
 
 from pydistill.losses.attention_health import AttentionHealth
+from pydistill.losses.lanes import LaneLoss
 from pydistill.losses.sad import SADLoss
 
-__all__ = ["AttentionHealth", "SADLoss"]
+__all__ = ["AttentionHealth", "LaneLoss", "SADLoss"]
