@@ -33,6 +33,11 @@ template <class T> struct LabelledLogits {
 
 constexpr int kUnread = -1, kOutside = -2;  // in place of a channel
 
+struct PlainMax {  // one instruction, unlike Max: a NaN may be lost, because its own power brings it into the softmax
+  template <class A> PD_HD A operator()(A a, A b) const { return b > a ? b : a; }
+  template <class A> PD_HD static A identity() { return A(-INFINITY); }
+};
+
 template <class A, class Power> struct TileSoftmax {  // p_ic = power(c)(i) per_total[i]
   const int* own;                                     // the channel of a pixel's label
   const A* per_total;
@@ -60,7 +65,7 @@ PD_HD auto tile_softmax(const Group& g, const LabelledLogits<T>& in, int64_t row
   const auto logit = [z = in.at(row), channel = in.channel](int c) {
     return [p = z + c * channel](int i) { return A(p[i]); };
   };
-  g.column_fold(line, peak, every, [=](int, int c) { return logit(c); }, Max{});
+  g.column_fold(line, peak, every, [=](int, int c) { return logit(c); }, PlainMax{});
   if (form.sigmoid) g.each(count, [=](int i) { peak[i] = peak[i] < A(0) ? A(0) : peak[i]; });
   const auto power = g.keep(Grid{form.channels, count}, [=](int c) {
     return [=, z = logit(c), in_softmax = c >= form.soft](int i) {
