@@ -10,7 +10,9 @@ from lightning.fabric import Fabric
 from typer.testing import CliRunner
 
 from pydistill import commands
+from pydistill.recipes.lanes.augment import PRESETS
 from pydistill.recipes.lanes.data import LaneData
+from pydistill.recipes.lanes.datasets import TuSimple
 from pydistill.recipes.lanes.demo import Demo, Plan
 from pydistill.recipes.lanes.generate import write_tusimple
 from pydistill.recipes.lanes.metric import Score, mean_score, score_frame
@@ -27,7 +29,8 @@ TINY = LaneConfig(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = write_tusimple(tmp_path_factory.mktemp("lanes"), seed=0, train=6, test=3)
-    return LaneData(root, ["label_data_0313.json"], TINY.size), LaneData(root, ["test_label.json"], TINY.size)
+    train, test = (TuSimple(root, [file]) for file in ("label_data_0313.json", "test_label.json"))
+    return LaneData(train, TINY.size, augment=PRESETS["flip"]), LaneData(test, TINY.size)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from pydistill.recipes.lanes.augment import PRESETS
 from pydistill.recipes.lanes.data import LaneData
+from pydistill.recipes.lanes.datasets import TuSimple
 from pydistill.recipes.lanes.generate import write_tusimple
 from pydistill.recipes.lanes.metric import Score
 from pydistill.recipes.lanes.recipe import Evaluation, LaneConfig, Row, Training, evaluate
@@ -57,7 +59,7 @@ class Result:
     """What a demo found: per seed the networks without and with SAD, beside the two floors."""
 
     plan: Plan
-    test: LaneData
+    test: LaneData[TuSimple]
     empty: Score
     untrained: Score
     pairs: list[tuple[Trained, Trained]] = field(default_factory=list)
@@ -107,13 +109,14 @@ class Demo:
         result.seconds["all"] = time.perf_counter() - began
         return result
 
-    def _data(self) -> tuple[LaneData, LaneData]:
+    def _data(self) -> tuple[LaneData[TuSimple], LaneData[TuSimple]]:
         plan, size, width = self.plan, self.plan.config.size, self.plan.config.line_width
         self.console.print(f"generating {plan.train_scenes} + {plan.test_scenes} road scenes")
         root = write_tusimple(self.folder / "data", plan.config.seed, plan.train_scenes, plan.test_scenes, workers=2)
-        return LaneData(root, ["label_data_0313.json"], size, width), LaneData(root, ["test_label.json"], size, width)
+        train, test = (TuSimple(root, [file]) for file in ("label_data_0313.json", "test_label.json"))
+        return LaneData(train, size, width, augment=PRESETS["flip"]), LaneData(test, size, width)
 
-    def _pair(self, config: LaneConfig, train: LaneData, test: LaneData) -> tuple[Trained, Trained]:
+    def _pair(self, config: LaneConfig, train: LaneData[TuSimple], test: LaneData[TuSimple]) -> tuple[Trained, Trained]:
         """Trains without SAD, then with SAD from the step at which it starts: until there the two are the same."""
         folder = self.folder / "checkpoints"
         start, plain, sad = (folder / f"seed{config.seed}-{name}.pt" for name in ("start", "plain", "sad"))
@@ -129,7 +132,7 @@ class Demo:
             nets.append(self._finish(name, training, start, last, test))
         return nets[0], nets[1]
 
-    def _finish(self, name: str, training: Training, start: Path, last: Path, test: LaneData) -> Trained:
+    def _finish(self, name: str, training: Training, start: Path, last: Path, test: LaneData[TuSimple]) -> Trained:
         """Trains to the end, leaving checkpoints at ``start`` and ``last``, and scores the network."""
         with self._progress() as progress:
             about = f"{name}, seed {training.config.seed}"

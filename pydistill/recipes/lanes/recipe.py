@@ -25,6 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pydistill.distiller import Distiller, Term
 from pydistill.losses.sad import SADLoss
 from pydistill.recipes.lanes.data import CLASSES, LaneData
+from pydistill.recipes.lanes.datasets import TuSimple
 from pydistill.recipes.lanes.enet import STAGES, ENet
 from pydistill.recipes.lanes.metric import Score, decode_lanes, mean_score, score_frame
 from pydistill.recipes.lanes.tusimple import prediction_line
@@ -105,7 +106,13 @@ class Training:
         fabric: device and precision; the best device of this machine in float32 where left out.
     """
 
-    def __init__(self, config: LaneConfig, data: LaneData, probe: LaneData | None = None, fabric: Fabric | None = None):
+    def __init__(
+        self,
+        config: LaneConfig,
+        data: LaneData[TuSimple],
+        probe: LaneData[TuSimple] | None = None,
+        fabric: Fabric | None = None,
+    ):
         self.config, self.data, self.probe = config, data, probe
         self.fabric = fabric or Fabric(devices=1)
         torch.manual_seed(config.seed)
@@ -209,17 +216,17 @@ class Evaluation:
     lanes: list[list[list[int]]]
     milliseconds: float  # per picture, network and decoder
 
-    def write(self, path: Path, data: LaneData) -> None:
+    def write(self, path: Path, data: LaneData[TuSimple]) -> None:
         """Writes a TuSimple prediction file, which the benchmark's own evaluator scores."""
-        records = data.records[: len(self.lanes)]
+        records = data.dataset.records[: len(self.lanes)]
         path.write_text("".join(prediction_line(r, lanes, self.milliseconds) for r, lanes in zip(records, self.lanes)))
 
 
 def evaluate(
-    student: nn.Module | None, data: LaneData, config: LaneConfig, count: int | None = None, batch: int = 16
+    student: nn.Module | None, data: LaneData[TuSimple], config: LaneConfig, count: int | None = None, batch: int = 16
 ) -> Evaluation:
     """Scores ``student`` on the first ``count`` pictures of ``data``; None as the student predicts no lane anywhere."""
-    records = data.records[:count]
+    records = data.dataset.records[:count]
     began = time.perf_counter()
     lanes: list[list[list[int]]] = [[] for _ in records]
     if student is not None:
@@ -231,12 +238,14 @@ def evaluate(
 
 
 @torch.no_grad()
-def predict(student: nn.Module, data: LaneData, indices: Sequence[int], config: LaneConfig) -> list[list[list[int]]]:
+def predict(
+    student: nn.Module, data: LaneData[TuSimple], indices: Sequence[int], config: LaneConfig
+) -> list[list[list[int]]]:
     """The lanes of some pictures, each a list of x per row of ``H_SAMPLES``."""
     training = student.training
     student.eval()
     device = next(student.parameters()).device
-    pictures = data.batch(list(indices)).pictures.to(device, memory_format=torch.channels_last)
+    pictures = data.pictures(indices).to(device, memory_format=torch.channels_last)
     probabilities = student(pictures).float().softmax(1).cpu().numpy()
     student.train(training)
     return [decode_lanes(np.ascontiguousarray(p), smooth=config.smooth) for p in probabilities]

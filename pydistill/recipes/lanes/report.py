@@ -12,6 +12,7 @@ from scipy import stats
 
 from pydistill.ops import attention_map
 from pydistill.recipes.lanes.data import LaneData
+from pydistill.recipes.lanes.datasets import TuSimple
 from pydistill.recipes.lanes.demo import Result, Trained
 from pydistill.recipes.lanes.enet import STAGES
 from pydistill.recipes.lanes.metric import Score
@@ -156,21 +157,21 @@ def _choose(net: Trained, count: int) -> list[int]:
     return [int(order[round(share * (len(order) - 1))]) for share in np.linspace(0.02, 0.98, count)]
 
 
-def _lanes(data: LaneData, net: Trained, index: int) -> pictures.Picture:
-    record = data.records[index]
+def _lanes(data: LaneData[TuSimple], net: Trained, index: int) -> pictures.Picture:
+    record = data.dataset.records[index]
     picture = pictures.enlarge(data.original(index), 2)
     picture = pictures.draw_lanes(picture, record.lanes, record.h_samples, FRAME, pictures.GREEN)
     return pictures.draw_lanes(picture, net.evaluation.lanes[index], record.h_samples, FRAME, pictures.RED)
 
 
 @torch.no_grad()
-def _attention(net: Trained, data: LaneData, index: int) -> list[NDArray[np.float32]]:
+def _attention(net: Trained, data: LaneData[TuSimple], index: int) -> list[NDArray[np.float32]]:
     """The attention map of each stage, shallow to deep, as the loss sees it."""
     net.student.eval()
     device = next(net.student.parameters()).device
     taps = Taps(net.student, STAGES)
     with taps.record():
-        net.student(data.batch([index]).pictures.to(device))
+        net.student(data.pictures([index]).to(device))
     return [attention_map(taps[stage].float(), normalize="mean")[0].cpu().numpy() for stage in STAGES]
 
 
