@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from pydistill.recipes.lanes import culane, generate
+from pydistill.recipes.lanes import culane, datasets, generate
 from pydistill.recipes.lanes.generate import write_culane, write_tusimple
 from pydistill.recipes.lanes.lists import read_list
 from pydistill.recipes.lanes.road import CULANE, SIZE
-from pydistill.recipes.lanes.scenes import CATEGORIES
+from pydistill.recipes.lanes.scenes import CATEGORIES, generate_scene
 from pydistill.recipes.lanes.tusimple import assign_classes, read_labels
 
 WRITERS = (write_tusimple, write_culane)
@@ -88,6 +88,19 @@ def test_culane_lanes_and_classes(cu):
             middle = label[(label.shape[0] * 3) // 4]
             if (middle == lane).any():
                 assert 2 <= (middle == lane).sum() <= 20  # 3 pixels across, more along the row
+
+
+def test_culane_is_read_as_it_was_drawn(cu):
+    data = datasets.CULane(cu)
+    for index, category in enumerate(CATEGORIES):
+        scene = generate_scene(3, index, category, CULANE)
+        label, existence = data.label(index, CULANE.picture, 16)
+        assert existence.tolist() == [float(lane in scene.lanes) for lane in range(1, 5)]
+        assert set(np.unique(label)) == {0, *scene.lanes}
+        noise = data.picture(index).astype(np.float64) - scene.picture  # of JPEG
+        assert np.sqrt(np.mean(noise**2)) < 12
+        for lane, (_, points) in zip(data.lanes(index), sorted(scene.lanes.items()), strict=True):
+            np.testing.assert_allclose(lane, points[::-1], rtol=1e-6)
 
 
 def test_culane_truth_scores_one_against_itself(cu):
