@@ -36,7 +36,7 @@ demo: $(READY)-train
 	$(RUN) -m pydistill demo $(ARGS)
 
 test: $(READY)-dev
-	$(RUN) -m pytest -n $(JOBS) $(ARGS)
+	$(RUN) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 	cmake -S tests/cpp -B build/tests -G Ninja -DPython_EXECUTABLE=$$($(RUN) -c 'import sys; print(sys.executable)')
 	cmake --build build/tests --parallel $(JOBS)
 	ctest --test-dir build/tests --output-on-failure --parallel $(JOBS)

@@ -13,7 +13,7 @@ version = release = pydistill.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = f"pydistill {version}"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "results"]  # included by pages
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_mock_imports = ["lightning"]

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pydistill import lane_commands
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Fused losses for knowledge distillation in dense vision."
 )
@@ -56,3 +58,18 @@ def demo(
         print(failure, file=sys.stderr)
     print(f"report: {report.resolve()}")
     sys.exit(1 if failures else 0)
+
+
+def _group(help: str) -> typer.Typer:
+    return typer.Typer(no_args_is_help=True, help=help)
+
+
+for verb, help in (
+    ("generate", "Draw data sets."),
+    ("train", "Train students, with and without distillation."),
+    ("evaluate", "Score trained networks."),
+    ("predict", "Show what trained networks find."),
+):
+    group = _group(help)
+    group.command("lanes")(getattr(lane_commands, verb))
+    app.add_typer(group, name=verb)

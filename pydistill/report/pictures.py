@@ -14,6 +14,7 @@ from PIL import Image  # a dependency of matplotlib
 Picture = NDArray[np.uint8]  # (h, w, 3), BGR
 
 GREEN, RED = (90, 210, 60), (40, 40, 235)
+_GAP = 40  # rows of the frame; points farther apart are not joined
 
 
 def draw_lanes(
@@ -32,13 +33,24 @@ def draw_lanes(
         frame: height and width of the picture that the coordinates belong to.
         colour: BGR.
     """
+    points = [[(x, y) for x, y in zip(lane, rows) if x >= 0] for lane in lanes]
+    return draw_points(picture, points, frame, colour)
+
+
+def draw_points(
+    picture: Picture,
+    lanes: Sequence[Sequence[tuple[float, float]] | NDArray[np.float32]],
+    frame: tuple[int, int],
+    colour: tuple[int, int, int],
+) -> Picture:
+    """Draws lanes, each of points (x, y), on a copy of ``picture``, as ``draw_lanes`` does."""
     canvas = picture.copy()
     scale = np.array([picture.shape[1] / frame[1], picture.shape[0] / frame[0]])
     width = max(1, round(picture.shape[1] / 200))
     for lane in lanes:
-        points = [np.round(scale * (x, y) * 16).astype(int) for x, y in zip(lane, rows) if x >= 0]
+        points = [np.round(scale * point * 16).astype(int) for point in np.asarray(lane, np.float64).reshape(-1, 2)]
         for a, b in zip(points[:-1], points[1:]):
-            if abs(int(a[1]) - int(b[1])) < 16 * scale[1] * 40:  # a longer gap is a gap
+            if abs(int(a[1]) - int(b[1])) < 16 * scale[1] * _GAP:
                 cv2.line(canvas, a.tolist(), b.tolist(), colour, width, cv2.LINE_AA, 4)
     return canvas
 

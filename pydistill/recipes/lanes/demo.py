@@ -3,21 +3,20 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lightning.fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 
-from pydistill.recipes.lanes.augment import PRESETS
+from pydistill.recipes.lanes.config import DEMO, LaneConfig
 from pydistill.recipes.lanes.data import LaneData
-from pydistill.recipes.lanes.datasets import TuSimple
+from pydistill.recipes.lanes.evaluation import Evaluation, evaluate
 from pydistill.recipes.lanes.generate import write_tusimple
-from pydistill.recipes.lanes.metric import Score
-from pydistill.recipes.lanes.recipe import Evaluation, LaneConfig, Row, Training, evaluate
+from pydistill.recipes.lanes.metric import Score, mean_score
+from pydistill.recipes.lanes.run import run_with_progress
+from pydistill.recipes.lanes.splits import open_data
+from pydistill.recipes.lanes.training import LaneNet, Row, Training
 
-# AdamW and wide labels, because a few hundred steps must do: SGD on 15-pixel lines, the paper's, finds no lane by then.
-_DEMO = LaneConfig(optimizer="adamw", lr=4e-3, line_width=32, sad_weight=0.1)
 # On two cores, with both trainings. A plan fixes the steps, not the time, so that a slow machine gets the same numbers.
 _STEPS_PER_MINUTE = 150
 
@@ -38,10 +37,10 @@ class Plan:
             raise ValueError(f"Plan: expected minutes >= 1 and repeats >= 1, got {minutes} and {repeats}")
         seeds = tuple(range(seed, seed + repeats))
         if quick:
-            config = replace(_DEMO, seed=seed, steps=150, evaluate_every=50, probe=16)
+            config = replace(DEMO, seed=seed, steps=300, evaluate_every=100, probe=16)
             return Plan(160, 40, config, seeds)
         steps = round((minutes - 1) * _STEPS_PER_MINUTE / repeats) // 30 * 30
-        return Plan(800, 200, replace(_DEMO, seed=seed, steps=max(steps, 150)), seeds)
+        return Plan(800, 200, replace(DEMO, seed=seed, steps=max(steps, 150)), seeds)
 
 
 @dataclass
@@ -49,9 +48,14 @@ class Trained:
     """One network: its weights after training, its test score, its log."""
 
     name: str
-    student: nn.Module
+    student: LaneNet
     evaluation: Evaluation
     history: list[Row]
+
+    @property
+    def score(self) -> Score:
+        """The score of the test scenes."""
+        return mean_score(self.evaluation.scores)
 
 
 @dataclass
@@ -59,7 +63,7 @@ class Result:
     """What a demo found: per seed the networks without and with SAD, beside the two floors."""
 
     plan: Plan
-    test: LaneData[TuSimple]
+    test: LaneData[Any]
     empty: Score
     untrained: Score
     pairs: list[tuple[Trained, Trained]] = field(default_factory=list)
@@ -74,13 +78,13 @@ class Result:
             for seed, pair in zip(self.plan.seeds, self.pairs)
             for net in pair
             for name, floor in floors
-            for mine in [net.evaluation.score]
+            for mine in [net.score]
             if not (mine.accuracy > floor.accuracy and mine.f1 > floor.f1)
         ]
 
 
 class Demo:
-    """Runs a plan below a folder: ``data``, ``checkpoints``, logs and predictions.
+    """Runs a plan below a folder: ``data`` and one folder a training, with checkpoint, log and predictions.
 
     Args:
         plan: what to do.
@@ -99,8 +103,9 @@ class Demo:
         began = time.perf_counter()
         train, test = self._data()
         config = self.plan.config
-        untrained = evaluate(Training(config, train, fabric=self.fabric).student, test, config).score
-        result = Result(self.plan, test, evaluate(None, test, config).score, untrained)
+        untrained = Training(config, train, fabric=self.fabric).student
+        empty, start = (mean_score(evaluate(net, test, config).scores) for net in (None, untrained))
+        result = Result(self.plan, test, empty, start)
         result.seconds["scenes"] = time.perf_counter() - began
         for seed in self.plan.seeds:
             pair_began = time.perf_counter()
@@ -109,51 +114,36 @@ class Demo:
         result.seconds["all"] = time.perf_counter() - began
         return result
 
-    def _data(self) -> tuple[LaneData[TuSimple], LaneData[TuSimple]]:
-        plan, size, width = self.plan, self.plan.config.size, self.plan.config.line_width
+    def _data(self) -> tuple[LaneData[Any], LaneData[Any]]:
+        plan = self.plan
         self.console.print(f"generating {plan.train_scenes} + {plan.test_scenes} road scenes")
-        root = write_tusimple(self.folder / "data", plan.config.seed, plan.train_scenes, plan.test_scenes, workers=2)
-        train, test = (TuSimple(root, [file]) for file in ("label_data_0313.json", "test_label.json"))
-        return LaneData(train, size, width, augment=PRESETS["flip"]), LaneData(test, size, width)
+        root = self.folder / "data"
+        write_tusimple(root, plan.config.seed, plan.train_scenes, plan.test_scenes, workers=2)
+        return open_data(plan.config, root, "train", training=True), open_data(plan.config, root, "test")
 
-    def _pair(self, config: LaneConfig, train: LaneData[TuSimple], test: LaneData[TuSimple]) -> tuple[Trained, Trained]:
+    def _pair(self, config: LaneConfig, train: LaneData[Any], test: LaneData[Any]) -> tuple[Trained, Trained]:
         """Trains without SAD, then with SAD from the step at which it starts: until there the two are the same."""
-        folder = self.folder / "checkpoints"
-        start, plain, sad = (folder / f"seed{config.seed}-{name}.pt" for name in ("start", "plain", "sad"))
+        start = self.folder / f"seed{config.seed}-start.pt"
+        folders = [self.folder / f"seed{config.seed}-{name}" for name in ("plain", "sad")]
         if not self.resume:
-            for path in (start, plain, sad):
+            for path in (start, *(folder / "last.pt" for folder in folders)):
                 path.unlink(missing_ok=True)
         nets = []
-        for name, variant, last in (("ENet", config, plain), ("ENet + SAD", replace(config, sad=True), sad)):
-            training = Training(variant, train, test, self.fabric)
-            found = next((path for path in (last, start) if path.exists()), None)
+        for name, variant, folder in zip(("ENet", "ENet + SAD"), (config, replace(config, sad=True)), folders):
+            training = Training(variant, train, test, self.fabric, folder)
+            found = next((path for path in (folder / "last.pt", start) if path.exists()), None)
             if found:
                 training.load(found)
-            nets.append(self._finish(name, training, start, last, test))
+            nets.append(self._finish(name, training, start, test))
         return nets[0], nets[1]
 
-    def _finish(self, name: str, training: Training, start: Path, last: Path, test: LaneData[TuSimple]) -> Trained:
-        """Trains to the end, leaving checkpoints at ``start`` and ``last``, and scores the network."""
-        with self._progress() as progress:
-            about = f"{name}, seed {training.config.seed}"
-            task = progress.add_task(about, total=training.config.steps, completed=training.step, loss="")
-
-            def show(step: int, row: Row) -> None:
-                loss = f"loss {row['segmentation']:.3f}" if row else ""
-                progress.update(task, completed=step, loss=loss)
-
-            if training.step < training.config.start:
-                training.run(training.config.start, show)
-                training.save(start)
-            training.run(None, show)
-        training.save(last)
-        training.write_log(self.folder / "logs" / last.stem)
-        evaluation = evaluate(training.student, test, training.config)
-        evaluation.write(self.folder / f"{last.stem}-predictions.json", test)
-        score = evaluation.score
-        self.console.print(f"{name}: accuracy {score.accuracy:.4f}, F1 {score.f1:.4f}")
-        return Trained(name, training.student, evaluation, training.history)
-
-    def _progress(self) -> Progress:
-        text, loss = TextColumn("{task.description}"), TextColumn("{task.fields[loss]}")
-        return Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), loss, console=self.console)
+    def _finish(self, name: str, training: Training, start: Path, test: LaneData[Any]) -> Trained:
+        """Trains to the end, leaving a checkpoint at ``start`` too, and scores the network."""
+        about = f"{name}, seed {training.config.seed}"
+        if training.step < training.config.start:
+            run_with_progress(training, about, training.config.start, self.console)
+            training.save(start)
+        run_with_progress(training, about, console=self.console)
+        found = evaluate(training.student, test, training.config, folder=training.folder)
+        self.console.print(f"{name}: accuracy {found.numbers['accuracy']:.4f}, F1 {found.numbers['f1']:.4f}")
+        return Trained(name, training.student, found, training.history)

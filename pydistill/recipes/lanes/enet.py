@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from pydistill.recipes.lanes.existence import Existence, LaneOutput, check_pictures, check_size
 
-STAGES = ("e1", "e2", "e3")  # of ENet, shallow to deep
-
 
 def _normed(layer: nn.Module, channels: int, activation: nn.Module | None = None) -> nn.Sequential:
     return nn.Sequential(layer, nn.BatchNorm2d(channels), *([activation] if activation else []))
@@ -138,48 +136,7 @@ class Decoder(nn.Module):
         return self.head(self.d2(self.up2(x, indices[0])))  # type: ignore[no-any-return]
 
 
-class _Shallow(nn.Module):
-    """What the networks below begin with: everything up to the input of E2."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.initial = InitialBlock()
-        self.down1 = Downsample(16, 64, 0.01)
-        self.e1 = nn.Sequential(*(Bottleneck(64, 0.01) for _ in range(4)))
-        self.down2 = Downsample(64, 128, 0.1)
-
-    def _shallow(self, pictures: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The input of E2, and the indices that the decoder unpools with."""
-        x, first = self.down1(self.initial(pictures))
-        x, second = self.down2(self.e1(x))
-        return x, (first, second)
-
-
-class ENet(_Shallow):
-    """Segments a picture into background and four lanes.
-
-    For an input (N, 3, H, W), H and W multiples of 8, the stages return ``e1`` (N, 64, H/4, W/4), ``e2`` and ``e3``
-    (N, 128, H/8, W/8).
-
-    Args:
-        classes: channels of the output.
-    """
-
-    def __init__(self, classes: int = 5):
-        super().__init__()
-        self.e2 = context_block()
-        self.e3 = context_block()
-        self.decoder = Decoder(128, classes)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits (N, classes, H, W) of normalised ``pictures`` (N, 3, H, W)."""
-        if pictures.shape[-2] % 8 or pictures.shape[-1] % 8:
-            raise ValueError(f"ENet: expected height and width that are multiples of 8, got {list(pictures.shape)}")
-        x, indices = self._shallow(pictures)
-        return self.decoder(self.e3(self.e2(x)), indices)  # type: ignore[no-any-return]
-
-
-class ENetSAD(_Shallow):
+class ENetSAD(nn.Module):
     """ENet with a fourth stage, a decoder that reads the last two stages, and the existence branch P1 on the last.
 
     The stages return ``e1`` (N, 64, H/4, W/4), ``e2``, ``e3`` and ``e4`` (N, 128, H/8, W/8). The weights of ``e2``,
@@ -209,6 +166,10 @@ class ENetSAD(_Shallow):
         super().__init__()
         grid = check_size("ENetSAD", size)
         self.size = size
+        self.initial = InitialBlock()
+        self.down1 = Downsample(16, 64, 0.01)
+        self.e1 = nn.Sequential(*(Bottleneck(64, 0.01) for _ in range(4)))
+        self.down2 = Downsample(64, 128, 0.1)
         self.context = nn.ModuleList(context_block() for _ in range(1 if shared else 3))
         self.e2, self.e3, self.e4 = nn.Identity(), nn.Identity(), nn.Identity()
         self.p1 = Existence(128, grid, lanes, dilated)
@@ -217,8 +178,9 @@ class ENetSAD(_Shallow):
     def forward(self, pictures: Tensor) -> LaneOutput:
         """Logits of segmentation and existence of normalised ``pictures`` (N, 3, *size)."""
         check_pictures("ENetSAD", pictures, self.size)
-        x, indices = self._shallow(pictures)
+        x, first = self.down1(self.initial(pictures))
+        x, second = self.down2(self.e1(x))
         e2 = self.e2(self.context[0](x))
         e3 = self.e3(self.context[1 % len(self.context)](e2))
         e4 = self.e4(self.context[2 % len(self.context)](e3))
-        return LaneOutput(self.decoder(torch.cat([e3, e4], 1), indices), self.p1(e4))
+        return LaneOutput(self.decoder(torch.cat([e3, e4], 1), (first, second)), self.p1(e4))

@@ -1,23 +1,22 @@
 """Turns what a demo found into its page: table, verdict, curves, lanes and attention on pictures."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from pydistill.ops import attention_map
+from pydistill.recipes.lanes.config import LaneConfig
 from pydistill.recipes.lanes.data import LaneData
-from pydistill.recipes.lanes.datasets import TuSimple
 from pydistill.recipes.lanes.demo import Result, Trained
-from pydistill.recipes.lanes.enet import STAGES
 from pydistill.recipes.lanes.metric import Score
-from pydistill.recipes.lanes.recipe import Row
-from pydistill.recipes.lanes.road import FRAME
+from pydistill.recipes.lanes.reproduce import interval
+from pydistill.recipes.lanes.road import FRAME, H_SAMPLES
+from pydistill.recipes.lanes.training import Row
 from pydistill.report import page, pictures
 from pydistill.report.plots import Line, line_plot
 from pydistill.taps import Taps
@@ -35,12 +34,12 @@ def write_report(result: Result, target: Path, device: torch.device) -> Path:
         config=config,
         pictures=result.plan.test_scenes,
         seeds=result.plan.seeds,
-        stages=STAGES,
+        stages=plain.student.stages,
         nets=[net.name for net in (plain, sad)],
         tiles=_tiles(result),
         verdict=verdict(result),
         table=_table(result),
-        plots=_plots(plain.history, sad.history, config.start),
+        plots=_plots(plain.history, sad.history, config),
         scenes=[_scene(result, index) for index in _choose(plain, _SCENES)],
         environment=page.environment(device),
         plan=_plan(result),
@@ -48,21 +47,21 @@ def write_report(result: Result, target: Path, device: torch.device) -> Path:
 
 
 def write_picture(result: Result, target: Path) -> None:
-    """Writes the demo's picture: lanes and the attention of the first stage without and with SAD, on three scenes."""
+    """Writes the demo's picture: lanes and the attention of stage E2 without and with SAD, on three scenes."""
     nets = result.pairs[0]
     rows = []
     for index in _choose(nets[0], 4)[1:]:
         lanes = [_lanes(result.test, net, index) for net in nets]
-        maps = [_attention(net, result.test, index)[0] for net in nets]
-        original = pictures.enlarge(result.test.original(index), 2)
+        maps = [_attention(net, result.test, index)[1] for net in nets]  # E2, the first stage that learns
+        original = pictures.enlarge(result.test.dataset.picture(index), 2)
         rows.append([*lanes, *(pictures.overlay(original, m) for m in maps)])
-    titles = ["lanes, ENet", "lanes, ENet + SAD", "E1 attention, ENet", "E1 attention, ENet + SAD"]
+    titles = ["lanes, ENet", "lanes, ENet + SAD", "E2 attention, ENet", "E2 attention, ENet + SAD"]
     pictures.write_montage(target, rows, titles)
 
 
 def verdict(result: Result) -> str:
     """What SAD did to the accuracy, whichever way it fell, and how far that can be trusted."""
-    gains = [100 * (sad.evaluation.score.accuracy - plain.evaluation.score.accuracy) for plain, sad in result.pairs]
+    gains = [100 * (sad.score.accuracy - plain.score.accuracy) for plain, sad in result.pairs]
     mean = float(np.mean(gains))
     way = "raised" if mean > 0 else "lowered" if mean < 0 else "did not change"
     if len(gains) == 1:
@@ -71,18 +70,16 @@ def verdict(result: Result) -> str:
             f"In this run SAD {way} the accuracy{size}. This is one run with one seed: it shows that training works "
             "and is no evidence of a gain or of a loss. Repeat it over several seeds (--repeats 5) for an interval."
         )
-    half = float(stats.t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / math.sqrt(len(gains)))
-    interval = f"{mean:+.2f} points, 95% interval [{mean - half:+.2f}, {mean + half:+.2f}]"
+    half = interval(gains)
+    shown = f"{mean:+.2f} points, 95% interval [{mean - half:+.2f}, {mean + half:+.2f}]"
     if mean - half <= 0 <= mean + half:
-        return (
-            f"No effect shown at this scale: over {len(gains)} seeds, paired, SAD changed the accuracy by {interval}."
-        )
+        return f"No effect shown at this scale: over {len(gains)} seeds, paired, SAD changed the accuracy by {shown}."
     scope = "This holds for generated scenes and one small network."
-    return f"Over {len(gains)} seeds, paired, SAD {way} the accuracy: {interval}. {scope}"
+    return f"Over {len(gains)} seeds, paired, SAD {way} the accuracy: {shown}. {scope}"
 
 
 def _mean(result: Result, which: int) -> NDArray[np.float64]:
-    scores = [pair[which].evaluation.score for pair in result.pairs]
+    scores = [pair[which].score for pair in result.pairs]
     rows = np.array([(s.accuracy, s.false_positive, s.false_negative, s.f1) for s in scores])
     return np.asarray(rows.mean(0))
 
@@ -107,7 +104,7 @@ def _tiles(result: Result) -> list[dict[str, str]]:
     plain, sad = 100 * _mean(result, 0)[0], 100 * _mean(result, 1)[0]
     runs = len(result.pairs)
     return [
-        {"label": "accuracy, ENet", "value": f"{plain:.2f} %", "note": "cross entropy only"},
+        {"label": "accuracy, ENet", "value": f"{plain:.2f} %", "note": "without distillation"},
         {"label": "accuracy, ENet + SAD", "value": f"{sad:.2f} %", "note": "each stage learns from the next"},
         {
             "label": "difference",
@@ -129,16 +126,17 @@ def _series(history: Sequence[Row], name: str, smooth: int = 1) -> tuple[list[fl
     return [step for step, _ in rows], values
 
 
-def _plots(plain: Sequence[Row], sad: Sequence[Row], start: int) -> list[str]:
+def _plots(plain: Sequence[Row], sad: Sequence[Row], config: LaneConfig) -> list[str]:
     def both(title: str, name: str, smooth: int) -> str:
         lines = [
             Line("ENet + SAD", *_series(sad, name, smooth), colour=2),
             Line("ENet", *_series(plain, name, smooth), colour=1, dashed=True),
         ]
-        return line_plot(title, lines, marker=start, marked="SAD starts")
+        return line_plot(title, lines, marker=config.start, marked="SAD starts")
 
-    terms = [name for name in dict.fromkeys(n for row in sad for n in row) if name.startswith("sad")]
-    lines = [Line(_pair_name(name), *_series(sad, name, 5), colour=i + 2) for i, name in enumerate(terms)]
+    terms = [name for name in dict.fromkeys(n for row in sad for n in row) if name.startswith("sad.")]
+    names = [f"E{learner + 1} imitates E{teacher + 1}" for learner, teacher in config.sad_pairs]
+    lines = [Line(names[i], *_series(sad, name, 5), colour=i + 2) for i, name in enumerate(terms)]
     return [
         both("Segmentation loss", "segmentation", 5),
         both("Accuracy on test scenes", "accuracy", 1),
@@ -146,45 +144,40 @@ def _plots(plain: Sequence[Row], sad: Sequence[Row], start: int) -> list[str]:
     ]
 
 
-def _pair_name(term: str) -> str:
-    learner, teacher = term.rsplit("_", 2)[-2:]
-    return f"{STAGES[int(learner)].upper()} imitates {STAGES[int(teacher)].upper()}"
-
-
 def _choose(net: Trained, count: int) -> list[int]:
     """Test scenes spread evenly over the scores of ``net``, worst first."""
-    order = np.argsort([frame.accuracy for frame in net.evaluation.frames], kind="stable")
+    order = np.argsort([frame.accuracy for frame in net.evaluation.scores], kind="stable")
     return [int(order[round(share * (len(order) - 1))]) for share in np.linspace(0.02, 0.98, count)]
 
 
-def _lanes(data: LaneData[TuSimple], net: Trained, index: int) -> pictures.Picture:
+def _lanes(data: LaneData[Any], net: Trained, index: int) -> pictures.Picture:
     record = data.dataset.records[index]
-    picture = pictures.enlarge(data.original(index), 2)
+    picture = pictures.enlarge(data.dataset.picture(index), 2)
     picture = pictures.draw_lanes(picture, record.lanes, record.h_samples, FRAME, pictures.GREEN)
-    return pictures.draw_lanes(picture, net.evaluation.lanes[index], record.h_samples, FRAME, pictures.RED)
+    return pictures.draw_lanes(picture, net.evaluation.predictions[index], H_SAMPLES, FRAME, pictures.RED)
 
 
 @torch.no_grad()
-def _attention(net: Trained, data: LaneData[TuSimple], index: int) -> list[NDArray[np.float32]]:
+def _attention(net: Trained, data: LaneData[Any], index: int) -> list[NDArray[np.float32]]:
     """The attention map of each stage, shallow to deep, as the loss sees it."""
     net.student.eval()
     device = next(net.student.parameters()).device
-    taps = Taps(net.student, STAGES)
+    taps = Taps(net.student, net.student.stages)
     with taps.record():
-        net.student(data.pictures([index]).to(device))
-    return [attention_map(taps[stage].float(), normalize="mean")[0].cpu().numpy() for stage in STAGES]
+        net.student(data.batch([index]).pictures.to(device))
+    return [attention_map(taps[stage].float(), normalize="mean")[0].cpu().numpy() for stage in net.student.stages]
 
 
 def _scene(result: Result, index: int) -> dict[str, Any]:
     nets = result.pairs[0]
-    original = pictures.enlarge(result.test.original(index), 2)
+    original = pictures.enlarge(result.test.dataset.picture(index), 2)
     maps = [(net.name, [pictures.overlay(original, m) for m in _attention(net, result.test, index)]) for net in nets]
     return {
         "picture": pictures.data_uri(original),
         "lanes": [
             {
                 "image": pictures.data_uri(_lanes(result.test, net, index)),
-                "accuracy": f"{100 * net.evaluation.frames[index].accuracy:.1f} %",
+                "accuracy": f"{100 * net.evaluation.scores[index].accuracy:.1f} %",
             }
             for net in nets
         ],
@@ -200,7 +193,8 @@ def _plan(result: Result) -> dict[str, str]:
         "scenes": f"{plan.train_scenes} to train on, {plan.test_scenes} to test on, generated with seed {config.seed}",
         "network": f"ENet, input {size}, {parameters:,} parameters",
         "training": f"{config.steps} steps of {config.batch} pictures, {config.optimizer}, learning rate {config.lr:g}",
-        "loss": f"cross entropy, background 0.4; SAD weight {config.sad_weight:g} from step {config.start}",
+        "loss": "cross entropy (background 0.4), 0.1 IoU, 0.1 existence; "
+        f"{replace(config, sad=True).sad_weight:g} SAD from step {config.start}",
         "seeds": ", ".join(map(str, plan.seeds)),
         "speed": f"{net.evaluation.milliseconds:.0f} ms a picture, network and decoder",
         "time": ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items()),

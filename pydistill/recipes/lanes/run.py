@@ -1,0 +1,131 @@
+"""From folders and options to a training: what the commands share."""
+
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pydistill.recipes.lanes.config import LaneConfig
+from pydistill.recipes.lanes.data import LaneData
+from pydistill.recipes.lanes.faults import Malformed
+from pydistill.recipes.lanes.generate import write_culane, write_tusimple
+from pydistill.recipes.lanes.resnet import ResNetSAD, load_backbone
+from pydistill.recipes.lanes.splits import open_data
+from pydistill.recipes.lanes.training import Row, Training
+
+
+def train(
+    config: LaneConfig,
+    fabric: Fabric,
+    root: Path | None,
+    output: Path,
+    *,
+    resume: bool = False,
+    workers: int = 0,
+    malformed: Malformed = "raise",
+    backbone_weights: Path | None = None,
+    dry_run: int = 0,
+) -> None:
+    """Trains on the data set below ``root``, or on generated scenes; what ``pydistill train lanes`` does.
+
+    Args:
+        config: what to train.
+        fabric: devices and precision.
+        root: folder of the data set; None: scenes are generated into ``output/data``.
+        output: folder for checkpoint, log and events.
+        resume: go on from ``output/last.pt``.
+        workers: processes that read pictures ahead.
+        malformed: what becomes of lines and files that cannot be used.
+        backbone_weights: torchvision state dict for a ResNet's backbone.
+        dry_run: train so many steps, write nothing, and say what the whole training would take.
+
+    Raises:
+        ValueError: for weights of a backbone that the model does not have.
+        FileNotFoundError: where there is nothing to resume from, or no data.
+    """
+    last = output / "last.pt"
+    if resume and not last.exists():
+        raise FileNotFoundError(f"train: expected a checkpoint to resume from, got no {last}")
+    root = root or _generated(config, output / "data")
+    pictures = open_data(config, root, "train", training=True, malformed=malformed)
+    training = Training(config, pictures, _probe(config, root, malformed), fabric, None if dry_run else output, workers)
+    if backbone_weights:
+        if not isinstance(training.student, ResNetSAD):
+            raise ValueError(f"train: expected a ResNet for backbone weights, got {config.model}")
+        load_backbone(training.student, backbone_weights)
+    if dry_run:
+        fabric.print(rehearse(training, dry_run))
+        return
+    if resume:
+        training.load(last)
+    run_with_progress(training, config.model)
+    fabric.print(f"checkpoint: {last.resolve()}\nscore it:   pydistill evaluate lanes {last} --data {root}")
+
+
+def _generated(config: LaneConfig, root: Path) -> Path:
+    write = {"tusimple": write_tusimple, "culane": write_culane}.get(config.format)
+    if write is None:
+        raise ValueError("train: expected the folder of the data set in --data, as BDD100K is not generated")
+    return write(root, config.seed, 800, 200, workers=2)
+
+
+def _probe(config: LaneConfig, root: Path, malformed: Malformed) -> LaneData[Any] | None:
+    """Pictures to look at along the way: of the split for validation, where there is one."""
+    try:
+        return open_data(config, root, "val", malformed=malformed)
+    except FileNotFoundError:
+        return None
+
+
+def run_with_progress(training: Training, about: str, until: int | None = None, console: Console | None = None) -> None:
+    """Trains up to step ``until``, or to the end, with a bar that shows the latest losses."""
+    text, losses = TextColumn("{task.description}"), TextColumn("{task.fields[losses]}")
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), losses)
+    with Progress(*columns, console=console, disable=not training.fabric.is_global_zero) as progress:
+        task = progress.add_task(about, total=training.config.steps, completed=training.step, losses="")
+
+        def show(step: int, row: Row) -> None:
+            shown = (f"{name} {row[name]:.3f}" for name in ("segmentation", "iou", "existence") if name in row)
+            progress.update(task, completed=step, losses="  ".join(shown))
+
+        training.run(until, show)
+
+
+def rehearse(training: Training, steps: int) -> str:
+    """Trains ``steps`` steps and says what the whole training would take: memory, time. Writes nothing.
+
+    The forecast is the fastest of these steps times their number in all.
+    """
+    seconds = step_seconds(training, steps)
+    config = training.config
+    size = " x ".join(map(str, config.size))
+    return (
+        f"{config.model}, {config.batch} pictures of {size} a step, {training.fabric.device}: "
+        f"{min(seconds):.2f} s a step, at most {_peak_memory(training.fabric):.1f} GiB, "
+        f"about {min(seconds) * config.steps / 3600:.1f} hours for {config.steps} steps"
+    )
+
+
+def step_seconds(training: Training, steps: int) -> list[float]:
+    """How long each of the next ``steps`` steps takes."""
+    times = [time.perf_counter()]
+
+    def stop(step: int, row: Row) -> None:
+        if training.fabric.device.type == "cuda":
+            torch.cuda.synchronize(training.fabric.device)
+        times.append(time.perf_counter())
+
+    training.run(training.step + steps, stop)
+    return [after - before for before, after in zip(times[:-1], times[1:])]
+
+
+def _peak_memory(fabric: Fabric) -> float:
+    """The most memory in GiB that this process has used, on its GPU where it has one."""
+    if fabric.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(fabric.device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
