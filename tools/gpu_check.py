@@ -3,7 +3,8 @@
     python tools/gpu_check.py build|test|sanitize|bench|reproduce [--out FILE] [--offline] [--dry-run]
 
 ``build`` compiles for the GPU at hand, ``test`` runs the conformance suite, the golden vectors and the graph captures
-on it, ``sanitize`` runs every kernel under compute-sanitizer, ``bench`` the benchmarks, ``reproduce`` the demo, larger.
+on it, ``sanitize`` runs every kernel under compute-sanitizer, ``bench`` the benchmarks, ``reproduce`` the demo and the
+table of lanes, larger; a table that was stopped goes on with the next call.
 A stage stops after eight minutes; what it had not started by then is written down as not run. Every stage but the build
 asks first for the GPU and for kernels that run on it, and runs nothing else where either is missing.
 """
@@ -82,7 +83,11 @@ def steps(stage: str, offline: bool = False) -> list[Step]:
         return [probe, *(Step(f.stem, [*pytest, str(f), report]) for f, report in zip(files, reports))]
     if stage == "reproduce":
         demo = ["demo", "--accelerator", "cuda", "--minutes", "6", "--output", "build/gpu-demo"]
-        return [probe, Step("demo", [python, "-m", "pydistill", *demo])]
+        lanes = ["train", "lanes", "--preset", "reproduce", "--accelerator", "cuda", "--output", "build/gpu-lanes"]
+        return [
+            probe,
+            *(Step(name, [python, "-m", "pydistill", *do]) for name, do in (("demo", demo), ("lanes", lanes))),
+        ]
     raise ValueError(f"gpu_check: expected a stage of build, test, sanitize, bench, reproduce, got {stage!r}")
 
 
