@@ -1,7 +1,7 @@
 """``pydistill generate|train|evaluate|predict lanes``; each imports what it needs when it runs."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
@@ -83,6 +83,7 @@ def generate(
 
 
 def train(
+    context: typer.Context,
     preset: Annotated[Preset, typer.Option(help="demo: minutes; paper: real data; reproduce: the table")] = Preset.demo,
     data: Annotated[Path | None, typer.Option(help="folder of the data set; scenes are generated without one")] = None,
     format: Annotated[Layout, typer.Option(help="layout of the data set")] = Layout.tusimple,
@@ -117,10 +118,11 @@ def train(
         from pydistill.recipes.lanes import reproduce
         from pydistill.recipes.lanes.run import train as run
 
-        fabric = _fabric(accelerator, devices, precision)
         if preset is Preset.reproduce:
-            reproduce.run(output, fabric)
+            _refuse_others(context, ("preset", "output", "accelerator", "precision"))
+            reproduce.run(output, _fabric(accelerator, 1, precision))
             return
+        fabric = _fabric(accelerator, devices, precision)
         options = {
             "model": model.value, "sad": sad, "reference": reference and reference.value, "gamma": gamma,
             "steps": steps, "batch": batch, "lr": lr, "size": size, "seed": seed, "sad_start": sad_start,
@@ -186,6 +188,14 @@ def _fabric(accelerator: str, devices: int, precision: str) -> "Fabric":
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
     return fabric
+
+
+def _refuse_others(context: typer.Context, known: Sequence[str]) -> None:
+    """Raises ValueError for options that were given and would have no effect."""
+    given = [name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    others = [f"--{name.replace('_', '-')}" for name in given if name not in known]
+    if others:
+        raise ValueError(f"train: expected no other options beside this preset, got {', '.join(others)}")
 
 
 def _configure(preset: Preset, layout: Layout, options: dict[str, Any]) -> "LaneConfig":

@@ -173,6 +173,7 @@ def test_paper_presets_run_dry_on_small_data(tusimple, culane, tmp_path):
     (["--data", "nowhere"], "expected label_data_0313.json or label_data_0601.json in nowhere, got none"),
     (["--backbone-weights", "x.pt"], "expected a ResNet for backbone weights, got enet"),
     (["--steps", "0"], "expected steps >= 1, got 0"),
+    (["--preset", "reproduce"], "no other options beside this preset, got --data,"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line(tusimple, tmp_path, arguments, message):
     base = [] if "--data" in arguments or "--format" in arguments else ["--data", tusimple / "data"]
