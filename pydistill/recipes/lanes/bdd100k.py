@@ -49,10 +49,15 @@ def mask_path(folder: Path, picture: str) -> Path:
     return (folder / picture.lstrip("/")).with_suffix(".png")
 
 
+def encode_mask(mask: NDArray[np.uint8]) -> bytes:
+    """A mask of ``decode_mask`` as PNG: a few kilobytes, so that those of a data set fit into memory."""
+    return bytes(cv2.imencode(".png", mask)[1].tobytes())
+
+
 def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
     """Writes a mask of ``decode_mask`` as PNG; its folder is made where missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
+    path.write_bytes(encode_mask(mask))
 
 
 def score_masks(prediction: NDArray[Any], truth: NDArray[Any]) -> Overlap:

@@ -20,7 +20,6 @@ from pydistill.recipes.lanes.augment import MEAN, STD, Augment, Item
 from pydistill.recipes.lanes.datasets import LaneDataset
 from pydistill.recipes.lanes.pictures import UnreadablePicture
 
-CLASSES = 5  # background, then four lanes from left to right
 _ORDER, _CHANGES = 1, 2  # streams of random numbers; not 0, as NumPy's (seed, epoch) and (seed, epoch, 0) are the same
 
 Unreadable = Literal["raise", "skip"]

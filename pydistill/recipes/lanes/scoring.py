@@ -11,7 +11,7 @@ from typing_extensions import override  # comes with torch
 
 from pydistill.recipes.files import write_whole
 from pydistill.recipes.lanes import culane
-from pydistill.recipes.lanes.bdd100k import Overlap, decode_mask, mask_path, mean_overlap, score_masks
+from pydistill.recipes.lanes.bdd100k import Overlap, decode_mask, encode_mask, mask_path, mean_overlap, score_masks
 from pydistill.recipes.lanes.config import Format, LaneConfig
 from pydistill.recipes.lanes.culane import (
     CATEGORIES,
@@ -178,11 +178,11 @@ class BDD100KScoring(Scoring):
 
     @override
     def nothing(self) -> bytes:
-        return _png(np.zeros(FRAME, np.uint8))
+        return encode_mask(np.zeros(FRAME, np.uint8))
 
     @override
     def decode(self, probabilities: Maps, existence: Sequence[float]) -> bytes:
-        return _png(decode_mask(probabilities[1:].sum(0)))
+        return encode_mask(decode_mask(probabilities[1:].sum(0)))
 
     @override
     def score(self, dataset: BDD100K, index: int, prediction: bytes) -> Overlap:
@@ -214,11 +214,6 @@ class BDD100KScoring(Scoring):
     ) -> None:
         for index, mask in zip(indices, predictions):
             write_whole(mask_path(folder, dataset.name(index)), mask)
-
-
-def _png(mask: NDArray[np.uint8]) -> bytes:
-    """A mask in a few kilobytes, so that those of a data set fit into memory."""
-    return cv2.imencode(".png", mask)[1].tobytes()
 
 
 def _mask(png: bytes) -> NDArray[np.uint8]:
