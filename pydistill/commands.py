@@ -26,7 +26,7 @@ def demo(
     minutes: Annotated[
         float, typer.Option(help="about how long it takes on two idle cores; sets the number of steps")
     ] = 5,
-    quick: Annotated[bool, typer.Option(help="the shortest form that still learns, about a minute")] = False,
+    quick: Annotated[bool, typer.Option(help="the shortest form that still learns, two minutes")] = False,
     seed: Annotated[int, typer.Option(help="of scenes, weights and batches")] = 0,
     repeats: Annotated[int, typer.Option(help="train with so many seeds and give an interval; shares the minutes")] = 1,
     output: Annotated[Path, typer.Option(help="folder for scenes, checkpoints, logs and the report")] = Path(
