@@ -6,7 +6,7 @@ SAD acts from the first step, between E2 and E3 and between E3 and E4. Both trai
 batches and dropout; only the objective's operators differ.
 
 They are compared step by step, the plain training taking each step from the fused one's state: left alone, two
-trainings of this network part within ten steps, since ENet unpools at the places of maxima, and where two values tie,
+trainings of this network part, since ENet unpools at the places of maxima, and where two values tie,
 the last bit decides which is the maximum. That is shown too, beside a fused training of which one weight began one
 rounding error away.
 """
