@@ -70,5 +70,11 @@ template <class T> int nonzero(const Rows<const T>& rows, int64_t first, int cou
   }
   return found;
 }
+// An absent tensor excludes no row.
+template <class T> int nonzero_or_all(const Rows<const T>& rows, int64_t first, int count, int64_t* out) {
+  if (rows.data) return nonzero(rows, first, count, out);
+  for (int i = 0; i < count; ++i) out[i] = first + i;
+  return count;
+}
 
 }  // namespace pydistill

@@ -2,6 +2,7 @@
 // dl/dz_i = scale w / T (s_i - p_i)        dl/dt_i = scale w / T p_i (q_i - sum_j p_j q_j)
 // z: student, t: teacher, one row of n logits each. A row of weight 0 is not read.
 #pragma once
+#include "math/row_sum.h"
 #include "math/softmax.h"
 
 namespace pydistill::math {
@@ -66,11 +67,7 @@ template <class S, class U, class A> struct KlRows {
     return weight.data ? scale * g.get(weight, row) : V{} + scale;
   }
   PD_HD bool skips(int64_t row) const { return weight.data && *weight.at(row) == A(0); }
-  int active(int64_t first, int count, int64_t* out) const {
-    if (weight.data) return nonzero(weight, first, count, out);
-    for (int i = 0; i < count; ++i) out[i] = first + i;
-    return count;
-  }
+  int active(int64_t first, int count, int64_t* out) const { return nonzero_or_all(weight, first, count, out); }
   void prefetch(int64_t row) const {
     pydistill::prefetch(student, n, row);
     pydistill::prefetch(teacher, n, row);
@@ -97,11 +94,6 @@ template <class S, class U, class A> struct SoftmaxKl {
   void prefetch(int64_t row) const { rows.prefetch(row); }
   void clear(int64_t first, int64_t count) const { std::memset(loss + first, 0, size_t(count) * sizeof(A)); }
 };
-
-// What multiplies every row's gradient: 1 / avg_factor, and 0 where that is 0.
-template <class A> PD_HD A per_factor(const A* factor) {
-  return !factor ? A(1) : *factor == A(0) ? A(0) : A(1) / *factor;
-}
 
 template <class S, class U, class A> struct SoftmaxKlBackward {
   using Scalar = A;
@@ -135,23 +127,6 @@ template <class S, class U, class A> struct SoftmaxKlBackward {
   void clear(int64_t first, int64_t count) const {
     if (dstudent.data) zero(dstudent, rows.n, first, count);
     if (dteacher.data) zero(dteacher, rows.n, first, count);
-  }
-};
-
-// Sums of `size` numbers each; the last step divides by avg_factor, and 0 / 0 is 0.
-template <class A> struct SumTiles {
-  const A* value;
-  A* sum;  // one per tile
-  int64_t total;
-  int size;
-  A scale;
-  const A* factor;  // or null
-
-  template <class Group> PD_HD void operator()(Group g, int64_t tile) const {
-    const int64_t first = tile * size;
-    const int count = total - first < size ? int(total - first) : size;
-    const A all = g.sum(count, [v = value + first](int i) { return v[i]; }) * scale;
-    g.once([=, *this] { sum[tile] = !factor || (all == A(0) && *factor == A(0)) ? all : all / *factor; });
   }
 };
 

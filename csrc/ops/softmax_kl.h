@@ -3,12 +3,11 @@
 #include "core/check.h"
 #include "core/launch.h"
 #include "math/softmax_kl.h"
+#include "ops/row_sum.h"
 
 namespace pydistill {
 
 namespace kl {
-
-constexpr int kTile = 4096;  // losses that are summed in one go
 
 // f(Tag<S>, Tag<U>) with the storage types of student and teacher: the same, or a float32 teacher of a half student.
 template <class F> void with_pair(const char* op, const TensorView& student, const TensorView& teacher, F f) {
@@ -49,16 +48,11 @@ math::KlRows<S, U, A> rows(const char* op, const TensorView& student, const Tens
           rows_of<const A>(op, weight, -1), int(n), A(1 / temperature)};
 }
 
-template <class A> const A* factor(const char* op, const TensorView& t, const TensorView& like) {
-  if (t.present()) check::buffer(op, "avg_factor", t, {}, kind_of<A>, like);
-  return t.ptr<A>();
-}
-
 template <class S> bool interleaved(const Rows<const S>& rows) { return rows.stride[2] == 1 && rows.step != 1; }
 
 }  // namespace kl
 
-// rows: (R,) one loss per row; total: (), their scaled sum, or None; partial: (ceil(R / 4096),) scratch where R > 4096;
+// rows, partial, total, avg_factor: as row_sum::sum has them.
 // kept: the gradient of rows or total, of the student's shape, or None; not with a weight or avg_factor.
 template <class Device>
 void softmax_kl(const Context& context, const TensorView& student, const TensorView& teacher, const TensorView& weight,
@@ -69,26 +63,16 @@ void softmax_kl(const Context& context, const TensorView& student, const TensorV
     using S = typename decltype(s)::type;
     using U = typename decltype(u)::type;
     using A = typename Accumulate<S>::type;
-    using Tiles = math::SumTiles<A>;
     const auto in = kl::rows<S, U, A>(op, student, teacher, weight, temperature, dim);
     const int64_t n = student.numel() / in.n;
     check::buffer(op, "rows", rows, {n}, kind_of<A>, student);
-    A* loss = rows.ptr<A>();
     kl::gradient(op, "kept of the student's shape and device", kept, student);
     check::that(!kept.present() || !(weight.present() || avg_factor.present()), op,
                 "kept without weight and avg_factor", kept);
-    const math::SoftmaxKl<S, U, A> body{in, loss, rows_of<S>(op, kept, int(dim)), A(scale),
+    const math::SoftmaxKl<S, U, A> body{in, rows.ptr<A>(), rows_of<S>(op, kept, int(dim)), A(scale),
                                         A(scale * reduction / temperature)};
     Device::short_rows(context, n, in.n, body, 0, kl::interleaved(in.student));
-    if (!total.present()) return;
-    check::buffer(op, "total", total, {}, kind_of<A>, student);
-    const A* factor = kl::factor<A>(op, avg_factor, student);
-    const int64_t tiles = (n + kl::kTile - 1) / kl::kTile;
-    if (tiles <= 1) return Device::rows(context, 1, n, Tiles{loss, total.ptr<A>(), n, int(n), A(reduction), factor});
-    check::buffer(op, "partial", partial, {tiles}, kind_of<A>, student);
-    A* sums = partial.ptr<A>();
-    Device::rows(context, tiles, kl::kTile, Tiles{loss, sums, n, kl::kTile, A(1), nullptr});
-    Device::rows(context, 1, tiles, Tiles{sums, total.ptr<A>(), tiles, int(tiles), A(reduction), factor});
+    row_sum::sum<Device, A>(context, op, rows, partial, total, avg_factor, reduction);
   });
 }
 
@@ -109,7 +93,7 @@ void softmax_kl_backward(const Context& context, const TensorView& dloss, const 
     kl::gradient(op, "dteacher of the teacher's shape and device", dteacher, teacher);
     const math::SoftmaxKlBackward<S, U, A> body{in,
                                                 rows_of<const A>(op, dloss, -1),
-                                                kl::factor<A>(op, avg_factor, student),
+                                                row_sum::factor<A>(op, avg_factor, student),
                                                 rows_of<S>(op, dstudent, int(dim)),
                                                 rows_of<U>(op, dteacher, int(dim)),
                                                 A(scale / temperature)};

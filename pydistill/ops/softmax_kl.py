@@ -7,10 +7,8 @@ from torch import Tensor
 
 from pydistill import _C
 from pydistill.ops import _check
+from pydistill.ops._reduction import HALF, keeps_gradient, reduce_reference, reduction_of, regular, row_buffers
 from pydistill.ops._register import Op, accumulator, differentiable, present
-
-_TILE = 4096  # losses that csrc/ops/softmax_kl.h sums in one go
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def softmax_kl(
@@ -64,42 +62,26 @@ def softmax_kl(
         the divergence. Its teacher gradient (without ``detach_target``) is NaN where the teacher's softmax underflows;
         here it is the limit, 0.
     """
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f'softmax_kl: expected reduction "none", "mean" or "sum", got {reduction!r}')
     if bins not in ("sum", "mean"):
         raise ValueError(f'softmax_kl: expected bins "sum" or "mean", got {bins!r}')
-    if avg_factor is not None and reduction != "mean":
-        raise ValueError(f'softmax_kl: expected reduction "mean" with avg_factor, got {reduction!r}')
     ndim = student.dim()
     if not -ndim <= dim < ndim:
         raise ValueError(f"softmax_kl: expected dim within the dimensions of {list(student.shape)}, got {dim}")
     dim %= ndim
-    n = student.shape[dim]
+    how = reduction_of("softmax_kl", student, _rows_shape(student, dim), weight, reduction, avg_factor)
     scale = temperature * temperature
     if bins == "mean":
-        scale /= max(n, 1)
-    factor = 1.0  # of the sum
-    if reduction == "mean" and not isinstance(avg_factor, Tensor):
-        divisor = student.numel() // max(n, 1) if avg_factor is None else avg_factor
-        factor = 1 / divisor if divisor else 1.0
-    if weight is not None:
-        weight = _row_weight(weight, student, dim)
-    if isinstance(avg_factor, Tensor):
-        avg_factor = avg_factor.detach().to(accumulator(student.dtype)).reshape(())
-    elif avg_factor == 0:
-        avg_factor = student.new_zeros((), dtype=accumulator(student.dtype))
-    else:
-        avg_factor = None
+        scale /= max(student.shape[dim], 1)
     if teacher.dtype != student.dtype:
-        teacher = teacher.to(torch.float32 if student.dtype in _HALF else student.dtype)
+        teacher = teacher.to(torch.float32 if student.dtype in HALF else student.dtype)
     if detach_target and teacher.requires_grad:
         teacher = teacher.detach()
-    keep = weight is None and avg_factor is None and _keeps_gradient(student, teacher)
+    keep = how.weight is None and how.avg_factor is None and keeps_gradient(student) and not teacher.requires_grad
     result: Tensor = _softmax_kl(
-        student, teacher, weight, avg_factor, temperature, dim, scale, factor, reduction != "none", keep
+        student, teacher, how.weight, how.avg_factor, temperature, dim, scale, how.factor, how.reduce, keep
     )
     if _check.enabled():  # here, because the shapes are right by now
-        _check_logits(student, teacher, weight, dim)
+        _check_logits(student, teacher, how.weight, dim)
     return result
 
 
@@ -128,15 +110,7 @@ def softmax_kl_reference(
     p = log_p.exp()
     divergence = p * (log_p - log_s).masked_fill(p == 0, 0)
     rows = temperature**2 * (divergence.sum(-1) if bins == "sum" else divergence.mean(-1))
-    if weight is not None:
-        rows = rows * weight
-    if reduction == "none":
-        return rows
-    total = rows.sum()
-    if reduction == "sum":
-        return total
-    divisor = torch.as_tensor(rows.numel() if avg_factor is None else avg_factor, dtype=wide, device=rows.device)
-    return torch.where((total == 0) & (divisor == 0), total, total / divisor)
+    return reduce_reference(rows, weight, reduction, avg_factor)
 
 
 def _check_logits(student: Tensor, teacher: Tensor, weight: Tensor | None, dim: int) -> None:
@@ -149,46 +123,8 @@ def _check_logits(student: Tensor, teacher: Tensor, weight: Tensor | None, dim: 
     _check.finite("softmax_kl", "teacher", teacher, read[1])
 
 
-def _keeps_gradient(student: Tensor, teacher: Tensor) -> bool:
-    """Whether forward keeps the unscaled gradient: on a CPU the second pass over exp costs more than its memory does.
-
-    Not in half precision, where it would be rounded before the loss scale arrives.
-    """
-    return (
-        student.requires_grad
-        and not (student.is_cuda or teacher.requires_grad)
-        and student.dtype not in _HALF
-        and torch.is_grad_enabled()
-    )
-
-
-def _row_weight(weight: Tensor, student: Tensor, dim: int) -> Tensor:
-    shape = student.shape[:dim] + student.shape[dim + 1 :]
-    wide = accumulator(student.dtype)
-    if weight.dtype != wide:
-        weight = weight.to(wide)
-    if weight.shape == shape:
-        return weight
-    try:
-        return weight.expand(shape)
-    except RuntimeError:
-        expected = f"weight that broadcasts to {list(shape)}"
-        raise ValueError(f"softmax_kl: expected {expected}, got {list(weight.shape)}") from None
-
-
-def _regular(x: Tensor, dim: int) -> Tensor:
-    """``x`` itself if at most three strides say where its rows are (what the kernels take), else a contiguous copy."""
-    if x.dim() <= 3 + (dim >= 0) or x.is_contiguous():
-        return x
-    levels, size, stride = 0, 1, 0
-    for d in range(x.dim() - 1, -1, -1):
-        if d == dim or x.shape[d] == 1:
-            continue
-        if levels and x.stride(d) == size * stride:
-            size *= x.shape[d]
-        else:
-            levels, size, stride = levels + 1, x.shape[d], x.stride(d)
-    return x if levels <= 3 else x.contiguous()
+def _rows_shape(student: Tensor, dim: int) -> torch.Size:
+    return student.shape[:dim] + student.shape[dim + 1 :]
 
 
 def _forward(
@@ -203,23 +139,17 @@ def _forward(
     reduce: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    wide = accumulator(student.dtype)
     count = student.numel() // student.shape[dim] if student.numel() else 0
-    rows = student.new_empty(count, dtype=wide)
-    total = partial = None
-    if reduce:
-        total = student.new_empty((), dtype=wide)
-        if count > _TILE:
-            partial = student.new_empty((count + _TILE - 1) // _TILE, dtype=wide)
-    student, teacher = _regular(student, dim), _regular(teacher, dim)
+    rows, partial, total = row_buffers(student, count, reduce)
+    student, teacher = regular(student, dim), regular(teacher, dim)
     if weight is not None:
-        weight = _regular(weight, -1)
+        weight = regular(weight, -1)
     kept = torch.empty_like(student) if keep else None
     kernels, where = _C.on(student)
     kernels.softmax_kl(
         where, student, teacher, weight, avg_factor, temperature, dim, scale, factor, rows, partial, total, kept
     )
-    return rows.view(student.shape[:dim] + student.shape[dim + 1 :]) if total is None else total, kept
+    return rows.view(_rows_shape(student, dim)) if total is None else total, kept
 
 
 def _backward(
@@ -240,9 +170,9 @@ def _backward(
         grad = grad.to(wide)
     if kept is not None:
         return kept * (grad.unsqueeze(dim) if grad.dim() else grad), None
-    student, teacher, grad = _regular(student, dim), _regular(teacher, dim), _regular(grad, -1)
+    student, teacher, grad = regular(student, dim), regular(teacher, dim), regular(grad, -1)
     if weight is not None:
-        weight = _regular(weight, -1)
+        weight = regular(weight, -1)
     dstudent = torch.empty_like(student) if need_student else None
     dteacher = torch.empty_like(teacher) if need_teacher else None
     kernels, where = _C.on(student)
@@ -263,9 +193,8 @@ def _recall(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 def _fake(student: Tensor, dim: int, reduce: bool, keep: bool) -> tuple[Tensor, Tensor | None]:
-    shape = () if reduce else student.shape[:dim] + student.shape[dim + 1 :]
-    loss = student.new_empty(shape, dtype=accumulator(student.dtype))
-    return loss, torch.empty_like(_regular(student, dim)) if keep else None
+    loss = student.new_empty(() if reduce else _rows_shape(student, dim), dtype=accumulator(student.dtype))
+    return loss, torch.empty_like(regular(student, dim)) if keep else None
 
 
 _softmax_kl = differentiable(
@@ -281,8 +210,8 @@ _softmax_kl = differentiable(
         "-> (Tensor, Tensor)",
         _backward,
         fake=lambda grad, student, teacher, *options: (
-            torch.empty_like(_regular(student, options[4])) if options[-2] else None,
-            torch.empty_like(_regular(teacher, options[4])) if options[-1] else None,
+            torch.empty_like(regular(student, options[4])) if options[-2] else None,
+            torch.empty_like(regular(teacher, options[4])) if options[-1] else None,
         ),
     ),
     save=_save,
