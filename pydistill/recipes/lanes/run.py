@@ -14,9 +14,10 @@ from pydistill.recipes.lanes.config import LaneConfig
 from pydistill.recipes.lanes.data import LaneData
 from pydistill.recipes.lanes.faults import Malformed
 from pydistill.recipes.lanes.generate import write_culane, write_tusimple
-from pydistill.recipes.lanes.resnet import ResNetSAD, load_backbone
+from pydistill.recipes.lanes.resnet import ResNetSAD
 from pydistill.recipes.lanes.splits import open_data
 from pydistill.recipes.lanes.training import Row, Training
+from pydistill.recipes.resnet import load_backbone
 
 
 def train(
