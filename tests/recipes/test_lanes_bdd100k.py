@@ -13,7 +13,7 @@ from pydistill.recipes.lanes.bdd100k import (
     score_pictures,
     write_mask,
 )
-from pydistill.recipes.lanes.pictures import UnreadablePicture
+from pydistill.recipes.pictures import UnreadablePicture
 
 
 def _mask(*pixels):

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pydistill.recipes.lanes.faults import Malformed
+from pydistill.recipes.faults import Malformed
 from pydistill.recipes.lanes.lists import Entry, read_list
-from pydistill.recipes.lanes.pictures import read_label
+from pydistill.recipes.pictures import read_label
 
 FRAME = (720, 1280)  # height and width of the pictures, at which the published numbers are taken
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.optimize import linear_sum_assignment
 
-from pydistill.recipes.lanes.faults import Faults, Malformed
+from pydistill.recipes.faults import Faults, Malformed
 from pydistill.recipes.lanes.lists import read_list
 from pydistill.recipes.lanes.metric import find_peaks
 

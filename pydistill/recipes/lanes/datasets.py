@@ -22,11 +22,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pydistill.recipes.faults import Faults, Malformed
 from pydistill.recipes.lanes import bdd100k, culane, road
-from pydistill.recipes.lanes.faults import Faults, Malformed
 from pydistill.recipes.lanes.lists import Entry, parse_list
-from pydistill.recipes.lanes.pictures import UnreadablePicture, read_label, read_picture
 from pydistill.recipes.lanes.tusimple import Record, draw_label, parse_labels
+from pydistill.recipes.pictures import UnreadablePicture, read_label, read_picture
 
 __all__ = ["BDD100K", "CULane", "LaneDataset", "Malformed", "TuSimple", "UnreadablePicture"]
 

@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pydistill.recipes.faults import Malformed
 from pydistill.recipes.lanes import bdd100k, culane, tusimple
 from pydistill.recipes.lanes.config import Format, LaneConfig
 from pydistill.recipes.lanes.data import LaneData
-from pydistill.recipes.lanes.faults import Malformed
 from pydistill.recipes.lanes.lists import read_list
-from pydistill.recipes.lanes.pictures import UnreadablePicture
 from pydistill.recipes.lanes.scoring import (
     Row,
     Scoring,
@@ -26,6 +25,7 @@ from pydistill.recipes.lanes.scoring import (
     tusimple_numbers,
 )
 from pydistill.recipes.lanes.splits import split_files
+from pydistill.recipes.pictures import UnreadablePicture
 
 
 @dataclass(frozen=True)

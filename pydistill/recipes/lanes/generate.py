@@ -16,16 +16,15 @@ Pictures are smaller than those of the data sets; the coordinates of the lanes a
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
+from pydistill.recipes.generated import encode_picture, generated_folder, map_threads, write_file
 from pydistill.recipes.lanes import culane
 from pydistill.recipes.lanes.canvas import Bytes
 from pydistill.recipes.lanes.road import CULANE, H_SAMPLES, NONE, Floats
@@ -35,8 +34,6 @@ _GENERATOR = 2  # raised when the same arguments give other files than before
 _DATE = "0313"
 _VAL, _TEST = 500_000, 1_000_000  # validation and test scenes are other indices of the same world
 _LINE_WIDTH = 16  # of CULane's label pictures, in pixels of 1640 x 590
-_STAMP = "generated.json"
-_Result = TypeVar("_Result")
 
 
 def write_tusimple(
@@ -65,10 +62,10 @@ def write_tusimple(
             named: dict[str, str] = {}
             for name, first, count in ((f"label_data_{_DATE}.json", 0, train), ("test_label.json", _TEST, test)):
                 write = partial(_write_tusimple_scene, root, seed, first, categories)
-                lines = _map(write, range(count), workers)
+                lines = map_threads(write, range(count), workers)
                 named.update(category for _, category in lines)
-                _write(root / name, "".join(line for line, _ in lines))
-            _write(root / "categories.json", json.dumps(named, indent=0))
+                write_file(root / name, "".join(line for line, _ in lines))
+            write_file(root / "categories.json", json.dumps(named, indent=0))
     return root
 
 
@@ -96,67 +93,26 @@ def write_culane(
         if not complete:
             for name, first, count in (("train_gt", 0, train), ("val_gt", _VAL, -(-train // 10))):
                 write = partial(_write_culane_scene, root, seed, first, categories, True)
-                lines = [f"/{picture} {label}\n" for picture, label, _ in _map(write, range(count), workers)]
-                _write(root / "list" / f"{name}.txt", "".join(lines))
+                lines = [f"/{picture} {label}\n" for picture, label, _ in map_threads(write, range(count), workers)]
+                write_file(root / "list" / f"{name}.txt", "".join(lines))
             write = partial(_write_culane_scene, root, seed, _TEST, categories, False)
-            pictures = [(picture, category) for picture, _, category in _map(write, range(test), workers)]
-            _write(root / "list/test.txt", "".join(f"/{picture}\n" for picture, _ in pictures))
+            pictures = [(picture, category) for picture, _, category in map_threads(write, range(test), workers)]
+            write_file(root / "list/test.txt", "".join(f"/{picture}\n" for picture, _ in pictures))
             for name, category in culane.CATEGORIES.items():
                 lines = [f"{picture}\n" for picture, other in pictures if other == category]
-                _write(root / "list/test_split" / f"{name}.txt", "".join(lines))
+                write_file(root / "list/test_split" / f"{name}.txt", "".join(lines))
     return root
 
 
-@contextmanager
 def _folder(
     root: Path, layout: str, seed: int, train: int, test: int, categories: Sequence[str] | None
-) -> Iterator[bool]:
-    """Yields whether ``root`` is complete; marks it incomplete before it is written and complete after."""
+) -> AbstractContextManager[bool]:
+    """Yields whether ``root`` is complete already."""
     if categories is not None and not (categories and set(categories) <= set(CATEGORIES)):
         raise ValueError(f"write_{layout}: expected categories of {', '.join(CATEGORIES)}, got {list(categories)}")
-    recipe: dict[str, Any] = {"layout": layout, "generator": _GENERATOR, "seed": seed, "train": train, "test": test}
-    recipe["categories"] = list(categories) if categories is not None else None
-    stamp = root / _STAMP
-    if _read_stamp(stamp) == recipe | {"complete": True}:
-        yield True
-        return
-    if not stamp.exists() and root.exists() and any(root.iterdir()):
-        raise FileExistsError(f"write_{layout}: expected an empty folder or one generated before, got {root}")
-    _write(stamp, json.dumps(recipe | {"complete": False}))
-    yield False
-    _write(stamp, json.dumps(recipe | {"complete": True}))
-
-
-def _read_stamp(stamp: Path) -> Any:
-    """What a folder holds, None where nobody says so: the stamp itself may be cut short by a full disk."""
-    try:
-        return json.loads(stamp.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _map(function: Callable[[int], _Result], places: range, workers: int) -> list[_Result]:
-    """The results in order; after an error nothing more is begun."""
-    pool = ThreadPoolExecutor(workers)  # NumPy and OpenCV release the interpreter lock
-    try:
-        return list(pool.map(function, places))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Writes a file and its folder; every error names the file, which a full disk's does not by itself."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _encode(picture: Bytes, suffix: str) -> bytes:
-    """The picture as a file's content."""
-    _, content = cv2.imencode(suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else [])
-    return content.tobytes()
+    recipe = {"layout": layout, "generator": _GENERATOR, "seed": seed, "train": train, "test": test}
+    listed = list(categories) if categories is not None else None
+    return generated_folder(root, f"write_{layout}", {**recipe, "categories": listed})
 
 
 def _write_tusimple_scene(
@@ -167,7 +123,7 @@ def _write_tusimple_scene(
     category = categories[place % len(categories)] if categories else draw_category(seed, index, ("crossroad",))
     scene = generate_scene(seed, index, category)
     raw_file = f"clips/{_DATE}/{index:07d}/20.jpg"
-    _write(root / raw_file, _encode(scene.picture, ".jpg"))
+    write_file(root / raw_file, encode_picture(scene.picture, ".jpg"))
     lanes = [_columns(points) for _, points in sorted(scene.lanes.items())]
     line = json.dumps({"lanes": lanes, "h_samples": list(H_SAMPLES), "raw_file": raw_file}) + "\n"
     return line, (raw_file, category)
@@ -188,11 +144,11 @@ def _write_culane_scene(
     scene = generate_scene(seed, index, category, CULANE)
     driver = "driver_23_30frame" if training else "driver_37_30frame"
     path = f"{driver}/{index // 100:08d}.MP4/{index % 100 * 30:05d}"
-    _write(root / f"{path}.jpg", _encode(scene.picture, ".jpg"))
-    _write(root / f"{path}.lines.txt", "".join(_line(points) for _, points in sorted(scene.lanes.items())))
+    write_file(root / f"{path}.jpg", encode_picture(scene.picture, ".jpg"))
+    write_file(root / f"{path}.lines.txt", "".join(_line(points) for _, points in sorted(scene.lanes.items())))
     label = f"laneseg_label_w16/{path}.png"
     if training:
-        _write(root / label, _encode(_draw_classes(scene), ".png"))
+        write_file(root / label, encode_picture(_draw_classes(scene), ".png"))
     existence = " ".join(str(int(lane in scene.lanes)) for lane in range(1, 5))
     return f"{path}.jpg", f"/{label} {existence}", scene.category
 

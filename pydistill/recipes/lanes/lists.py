@@ -10,7 +10,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydistill.recipes.lanes.faults import Faults, Malformed
+from pydistill.recipes.faults import Faults, Malformed
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from lightning.fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pydistill.recipes.faults import Malformed
 from pydistill.recipes.lanes.config import LaneConfig
 from pydistill.recipes.lanes.data import LaneData
-from pydistill.recipes.lanes.faults import Malformed
 from pydistill.recipes.lanes.generate import write_culane, write_tusimple
 from pydistill.recipes.lanes.resnet import ResNetSAD
 from pydistill.recipes.lanes.splits import open_data

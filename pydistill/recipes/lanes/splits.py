@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from pydistill.recipes.faults import Malformed
 from pydistill.recipes.lanes.augment import PRESETS
 from pydistill.recipes.lanes.config import Format, LaneConfig
 from pydistill.recipes.lanes.data import LaneData
 from pydistill.recipes.lanes.datasets import BDD100K, CULane, LaneDataset, TuSimple
-from pydistill.recipes.lanes.faults import Malformed
 
 _KINDS: dict[Format, type[TuSimple | CULane | BDD100K]] = {"tusimple": TuSimple, "culane": CULane, "bdd100k": BDD100K}
 _CACHED = 2**30  # bytes of pictures at the network's size that are kept in memory

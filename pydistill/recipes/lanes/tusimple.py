@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pydistill.recipes.lanes.faults import Faults, Malformed
+from pydistill.recipes.faults import Faults, Malformed
 from pydistill.recipes.lanes.metric import Score, mean_score, score_frame
 from pydistill.recipes.lanes.road import FRAME
 
