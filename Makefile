@@ -15,6 +15,7 @@ JOBS ?= $(shell nproc)
 STAGE ?= build
 GPU_CHECK ?= build/gpu-check.json
 ARGS ?=
+HOSTS := mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0
 
 BUILD_REQUIRES := setuptools>=77 pybind11>=3.0 cmake>=3.25 ninja apache-tvm-ffi>=0.1.6
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
@@ -69,7 +70,7 @@ fuzz: $(READY)-dev
 test-hosts:
 	$(MAKE) VENV=.venv-hosts hosts-here
 
-hosts-here: $(READY)-dev
+hosts-here: $(if $(VENV),$(READY)-hosts,$(READY)-dev)
 	$(RUN) -m pytest tests/hosts $(ARGS)
 
 test-torch-versions:
@@ -102,4 +103,11 @@ $(READY)-train: $(READY)-torch $(SOURCES)
 $(READY)-dev: $(READY)-torch $(SOURCES)
 	$(RUN) -m pip install --no-build-isolation $(TORCH) -e '.[train,dev]'
 	touch $(READY)-train $@
+
+# mmcv asks for the OpenCV that opens windows, whose import fails where libGL is missing.
+$(READY)-hosts: $(READY)-dev
+	$(RUN) -m pip install $(TORCH) $(HOSTS)
+	$(RUN) -m pip uninstall -y opencv-python
+	$(RUN) -m pip install --force-reinstall --no-deps opencv-python-headless
+	touch $@
 endif

@@ -1,0 +1,16 @@
+"""mmdetection 3: its losses, overlaps and assigner over the kernels, and the whole of Localization Distillation.
+
+``custom_imports=dict(imports=["pydistill.hosts.mmdet"])`` in a config registers them all; ``type="pydistill.X"`` takes
+one. They live in registries of their own, so mmdet's classes of the same names stay what they are.
+"""
+
+from pydistill.hosts.mmdet._registry import MODELS, TASK_UTILS
+from pydistill.hosts.mmdet.boxes import ATSSAssigner, BboxOverlaps2D
+from pydistill.hosts.mmdet.losses import KnowledgeDistillationKLDivLoss
+
+__all__ = ["MODELS", "TASK_UTILS", "ATSSAssigner", "BboxOverlaps2D", "KnowledgeDistillationKLDivLoss"]
+
+for _model in (KnowledgeDistillationKLDivLoss,):
+    MODELS.register_module(module=_model)
+for _task_util in (ATSSAssigner, BboxOverlaps2D):
+    TASK_UTILS.register_module(module=_task_util)
