@@ -19,6 +19,7 @@ from pydistill.ops import (
     attention_map,
     channel_energy,
     energy_distillation_loss,
+    masked_feature_loss,
     pairwise_iou,
     soft_iou_loss,
     softmax_kl,
@@ -60,6 +61,11 @@ OPS = {
         (normal(2, 3, 4, 5), torch.arange(40).reshape(2, 4, 5) % 3),
         {"ignore_index": 255},
     ),
+    "masked_feature_loss": (
+        masked_feature_loss,
+        (normal(2, 3, 4, 5), normal(2, 3, 4, 5, seed=1), having(torch.ones(2, 4, 5), (0, 1), 0.0)),
+        {"normalizer": "mask"},
+    ),
     "pairwise_iou": (pairwise_iou, (boxes(4), boxes(3, seed=1)), {"mode": "giou"}),
     "assign_atss": (
         lambda *x, **kwargs: assign_atss(x[0], [30, 10], *x[1:], **kwargs),
@@ -81,6 +87,21 @@ BAD = [
     ("softmax_kl, heads", 1, (0, 2, 1), NAN, "softmax_kl: expected finite teacher, got nan at [0, 2, 1]"),
     ("soft_iou_loss", 0, (1, 2, 3, 4), NAN, "soft_iou_loss: expected finite logits, got nan at [1, 2, 3, 4]"),
     ("soft_iou_loss", 1, (1, 0, 2), 3, "soft_iou_loss: expected labels in [0, 3), got 3 at [1, 0, 2]"),
+    (
+        "masked_feature_loss",
+        0,
+        (1, 2, 3, 4),
+        NAN,
+        "masked_feature_loss: expected finite student, got nan at [1, 2, 3, 4]",
+    ),
+    (
+        "masked_feature_loss",
+        1,
+        (0, 2, 0, 0),
+        INF,
+        "masked_feature_loss: expected finite teacher, got inf at [0, 2, 0, 0]",
+    ),
+    ("masked_feature_loss", 2, (0, 3, 1), NAN, "masked_feature_loss: expected finite mask, got nan at [0, 3, 1]"),
     ("pairwise_iou", 0, 3, INVERTED, f"pairwise_iou: expected finite a, not inverted, got {[*INVERTED]} at [3]"),
     ("pairwise_iou", 1, 0, UNREAL, f"pairwise_iou: expected finite b, not inverted, got {[*UNREAL]} at [0]"),
     ("assign_atss", 0, 7, INVERTED, f"assign_atss: expected finite anchors, not inverted, got {[*INVERTED]} at [7]"),
@@ -190,6 +211,10 @@ def test_what_is_not_read_is_not_checked(checked):
     impossible = having(teacher, (0, 2, 1), -INF)
     assert op(student, impossible, **options).isfinite()
     assert op(having(student, (0, 2, 1), -INF), impossible, **options).isfinite()
+    op, (student, teacher, mask), options = OPS["masked_feature_loss"]
+    assert torch.equal(
+        op(having(student, (0, 2, 1, 3), NAN), teacher, mask, **options), op(student, teacher, mask, **options)
+    )
 
 
 def test_what_the_host_knows_is_said_first(checked):

@@ -108,6 +108,18 @@ def _softmax_kl(rng: Random) -> Arguments:
     }
 
 
+def _masked_feature_loss(rng: Random) -> Arguments:
+    return {
+        "student": real(2, 3, 4, 5),
+        "teacher": torch.randn(2, 3, 4, 5),
+        "mask": rng.choice([torch.rand(2, 4, 5), torch.rand(2, 4, 5) > 0.5]),
+        "norm": rng.choice([1, 2]),
+        "mask_power": rng.choice([1, 2]),
+        "channels": rng.choice(["mean", "sum"]),
+        "normalizer": rng.choice(["elements", "mask", 2.0, torch.tensor(3.0)]),
+    }
+
+
 def _pairwise_iou(rng: Random) -> Arguments:
     aligned = rng.random() < 0.5
     mode = rng.choice(["iou", "iof", "giou", "diou", "ciou", "diou_released"])
@@ -184,6 +196,7 @@ VALID: dict[str, Callable[[Random], Arguments]] = {
     "energy_distillation_loss": _energy_distillation_loss,
     "soft_iou_loss": _soft_iou_loss,
     "softmax_kl": _softmax_kl,
+    "masked_feature_loss": _masked_feature_loss,
     "pairwise_iou": _pairwise_iou,
     "assign_atss": _assign_atss,
     "valuable_localization_region": _valuable_localization_region,

@@ -5,6 +5,7 @@ from pydistill.ops.attention_distillation_loss import attention_distillation_los
 from pydistill.ops.attention_map import attention_map, channel_energy
 from pydistill.ops.hungarian_match import Match, hungarian_match
 from pydistill.ops.linear_sum_assignment import Assignment, linear_sum_assignment
+from pydistill.ops.masked_feature_loss import masked_feature_loss
 from pydistill.ops.match_cost import match_cost
 from pydistill.ops.pairwise_iou import pairwise_iou
 from pydistill.ops.soft_iou_loss import soft_iou_loss
@@ -23,6 +24,7 @@ __all__ = [
     "energy_distillation_loss",
     "hungarian_match",
     "linear_sum_assignment",
+    "masked_feature_loss",
     "match_cost",
     "pack_targets",
     "pairwise_iou",
