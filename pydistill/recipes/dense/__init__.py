@@ -1,0 +1,1 @@
+"""Object detection with box sides as distributions: data, network, training, evaluation, report."""
