@@ -120,6 +120,14 @@ def _masked_feature_loss(rng: Random) -> Arguments:
     }
 
 
+def _integral(rng: Random) -> Arguments:
+    return {
+        "logits": real(2, 5, 4, 17),
+        "bins": rng.choice([None, torch.rand(17)]),
+        "mask": rng.choice([None, torch.rand(2, 5, 1) > 0.5]),
+    }
+
+
 def _pairwise_iou(rng: Random) -> Arguments:
     aligned = rng.random() < 0.5
     mode = rng.choice(["iou", "iof", "giou", "diou", "ciou", "diou_released"])
@@ -197,6 +205,7 @@ VALID: dict[str, Callable[[Random], Arguments]] = {
     "soft_iou_loss": _soft_iou_loss,
     "softmax_kl": _softmax_kl,
     "masked_feature_loss": _masked_feature_loss,
+    "integral": _integral,
     "pairwise_iou": _pairwise_iou,
     "assign_atss": _assign_atss,
     "valuable_localization_region": _valuable_localization_region,

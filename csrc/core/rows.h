@@ -23,6 +23,11 @@ template <class T> struct Rows {
   PD_HD int64_t run(int64_t row) const { return row < inner ? inner - row : inner - row % inner; }
 };
 
+// The values at p, one per row, one behind the other.
+template <class T> PD_HD Rows<const T> dense(const T* p) {
+  return {p, 1, std::numeric_limits<int64_t>::max(), 1, {0, 0, 1}};
+}
+
 // rows first .. first + count of n elements = 0
 template <class T> void zero(const Rows<T>& rows, int n, int64_t first, int64_t count) {
   while (count > 0) {

@@ -4,6 +4,7 @@ from pydistill.ops.assign_atss import AnchorAssignment, assign_atss
 from pydistill.ops.attention_distillation_loss import attention_distillation_loss, energy_distillation_loss
 from pydistill.ops.attention_map import attention_map, channel_energy
 from pydistill.ops.hungarian_match import Match, hungarian_match
+from pydistill.ops.integral import integral
 from pydistill.ops.linear_sum_assignment import Assignment, linear_sum_assignment
 from pydistill.ops.masked_feature_loss import masked_feature_loss
 from pydistill.ops.match_cost import match_cost
@@ -23,6 +24,7 @@ __all__ = [
     "channel_energy",
     "energy_distillation_loss",
     "hungarian_match",
+    "integral",
     "linear_sum_assignment",
     "masked_feature_loss",
     "match_cost",

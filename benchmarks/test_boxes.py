@@ -1,0 +1,32 @@
+"""Box sides from distributions, forward and backward: the logits of a pyramid of two 800 x 1344 pictures."""
+
+import pytest
+import torch
+
+from benchmarks.conftest import forward_backward
+from pydistill.ops import integral
+
+ANCHORS, BINS = 22400 * 2, 17
+
+
+def torch_integral(logits, mask=None):
+    """What the released code does: a softmax, then a product with the values of the bins."""
+    values = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
+    out = torch.nn.functional.linear(logits.softmax(-1), values)
+    return (out if mask is None else out * mask).sum()
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.02])
+def test_integral(compare, device, kept):
+    """Floor: the logits are read and a gradient of their size is written."""
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(ANCHORS, 4, BINS, generator=rng).to(device).requires_grad_()
+    mask = None if kept == 1 else (torch.rand(ANCHORS, 1, generator=rng) < kept).to(device)
+    plain = logits.detach()
+    compare(
+        ours=forward_backward(lambda x: integral(x, mask=mask).sum(), logits),
+        eager=forward_backward(lambda x: torch_integral(x, mask), logits),
+        compiled=forward_backward(torch.compile(lambda x: torch_integral(x, mask)), logits),
+        floor=(lambda: plain + 1) if mask is None else lambda: torch.zeros_like(plain),
+        bytes_moved=4 * 2 * plain.numel() if mask is None else 4 * plain.numel(),
+    )
