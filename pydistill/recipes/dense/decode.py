@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pydistill.ops import integral
 from pydistill.recipes.dense.anchors import make_grid
 from pydistill.recipes.dense.metric import Detections
 from pydistill.recipes.dense.network import DenseOutput
@@ -64,8 +65,7 @@ def _candidates(output: DenseOutput, sizes: Tensor, strides: Sequence[int], per_
         best, place = rows.topk(min(per_level, rows.shape[1]))
         location = place // classes
         bins = sides.flatten(2).gather(2, location[:, None].expand(-1, sides.shape[1], -1))  # (N, 4 n, k)
-        share = bins.to(at.dtype).reshape(pictures, 4, -1, bins.shape[2]).softmax(2)  # (N, 4, n, k)
-        distances = torch.einsum("sjik,i->skj", share, torch.arange(share.shape[2], device=at.device).to(at)) * stride
+        distances = integral(bins.reshape(pictures, 4, -1, bins.shape[2]).permute(0, 3, 1, 2)) * stride  # (N, k, 4)
         boxes = torch.cat([at[location] - distances[..., :2], at[location] + distances[..., 2:]], 2)
         boxes = boxes.clamp(min=0).minimum(limits)
         probability, label = best.to(at.dtype).sigmoid(), (place % classes).to(at.dtype)
