@@ -1,8 +1,5 @@
 """``pydistill generate|train|evaluate|predict lanes``; each imports what it needs when it runs."""
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -10,9 +7,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+from pydistill.command_tools import (
+    Accelerator,
+    BackboneWeights,
+    BatchSize,
+    Checkpoint,
+    Devices,
+    Drawing,
+    DryRun,
+    Faulty,
+    LearningRate,
+    OnFaulty,
+    Precision,
+    Resume,
+    SaveEvery,
+    Seed,
+    Source,
+    Steps,
+    Target,
+    Workers,
+    make_fabric,
+    readable_errors,
+    refuse_others,
+)  # fmt: skip
 
+if TYPE_CHECKING:
     from pydistill.recipes.lanes.config import LaneConfig
 
 
@@ -40,26 +59,12 @@ class Network(str, Enum):
     resnet34 = "resnet34"
 
 
-class Source(str, Enum):
+class Reference(str, Enum):
     """Whose loss."""
 
     paper = "paper"
     port = "port"
     tensorflow = "tensorflow"
-
-
-class Faulty(str, Enum):
-    """What becomes of lines and files that cannot be used."""
-
-    refuse = "raise"
-    skip = "skip"
-
-
-Accelerator = Annotated[str, typer.Option(help="cpu, cuda or auto")]
-Devices = Annotated[int, typer.Option(help="how many; more than one share each batch")]
-Precision = Annotated[str, typer.Option(help="as Lightning Fabric names it: 32-true, bf16-mixed, 16-mixed, ...")]
-Checkpoint = Annotated[Path, typer.Argument(help="last.pt of a training")]
-OnFaulty = Annotated[Faulty, typer.Option("--malformed", help="malformed lines, missing and unreadable files")]
 
 
 def generate(
@@ -69,10 +74,10 @@ def generate(
     test: Annotated[int, typer.Option(help="scenes to test on")] = 200,
     seed: Annotated[int, typer.Option(help="names the world that the scenes are from")] = 0,
     category: Annotated[list[str] | None, typer.Option(help="CULane category, repeatable; a mix by default")] = None,
-    workers: Annotated[int, typer.Option(help="threads that draw; the files do not depend on it")] = 2,
+    workers: Drawing = 2,
 ) -> None:
     """Draw road scenes with known lanes, in the layout of TuSimple or CULane."""
-    with _readable_errors():
+    with readable_errors():
         from pydistill.recipes.lanes.generate import write_culane, write_tusimple
 
         if format is Layout.bdd100k:
@@ -89,21 +94,21 @@ def train(
     format: Annotated[Layout, typer.Option(help="layout of the data set")] = Layout.tusimple,
     output: Annotated[Path, typer.Option(help="folder for checkpoints, logs, results")] = Path("runs/lanes"),
     model: Annotated[Network, typer.Option(help="network")] = Network.enet,
-    backbone_weights: Annotated[Path | None, typer.Option(help="torchvision state dict for a ResNet")] = None,
+    backbone_weights: BackboneWeights = None,
     sad: Annotated[bool | None, typer.Option(help="self attention distillation; on in the preset paper")] = None,
-    reference: Annotated[Source | None, typer.Option(help="whose loss, where paper and codes disagree")] = None,
+    reference: Annotated[Reference | None, typer.Option(help="whose loss, where paper and codes disagree")] = None,
     gamma: Annotated[float | None, typer.Option(help="weight of SAD")] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="deeper stages imitate shallower ones")] = False,
     sad_start: Annotated[float | None, typer.Option(help="share of the steps before SAD")] = None,
-    steps: Annotated[int | None, typer.Option(help="optimiser steps")] = None,
-    batch: Annotated[int | None, typer.Option(help="pictures a step, over all devices")] = None,
-    lr: Annotated[float | None, typer.Option(help="first learning rate")] = None,
+    steps: Steps = None,
+    batch: BatchSize = None,
+    lr: LearningRate = None,
     size: Annotated[tuple[int, int] | None, typer.Option(help="height and width, multiples of 8")] = None,
-    seed: Annotated[int, typer.Option(help="of weights, batches, augmentation")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from last.pt in the output folder")] = False,
-    save_every: Annotated[int | None, typer.Option(help="steps between checkpoints")] = None,
-    dry_run: Annotated[int, typer.Option(help="train so many steps, write nothing, say what all would take")] = 0,
-    workers: Annotated[int, typer.Option(help="processes that read pictures ahead")] = 0,
+    seed: Seed = 0,
+    resume: Resume = False,
+    save_every: SaveEvery = None,
+    dry_run: DryRun = 0,
+    workers: Workers = 0,
     malformed: OnFaulty = Faulty.refuse,
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
@@ -114,15 +119,15 @@ def train(
     The folder gets last.pt, metrics.csv and TensorBoard events. The preset reproduce trains the whole table of
     comparisons, each row once: a stopped table goes on where it was.
     """
-    with _readable_errors():
+    with readable_errors():
         from pydistill.recipes.lanes import reproduce
         from pydistill.recipes.lanes.run import train as run
 
         if preset is Preset.reproduce:
-            _refuse_others(context, ("preset", "output", "accelerator", "precision"))
-            reproduce.run(output, _fabric(accelerator, 1, precision))
+            refuse_others(context, ("preset", "output", "accelerator", "precision"))
+            reproduce.run(output, make_fabric(accelerator, 1, precision))
             return
-        fabric = _fabric(accelerator, devices, precision)
+        fabric = make_fabric(accelerator, devices, precision)
         options = {
             "model": model.value, "sad": sad, "reference": reference and reference.value, "gamma": gamma,
             "steps": steps, "batch": batch, "lr": lr, "size": size, "seed": seed, "sad_start": sad_start,
@@ -147,7 +152,7 @@ def evaluate(
     precision: Precision = "32-true",
 ) -> None:
     """Score a trained network, or prediction files, on a data set, by category where it has some."""
-    with _readable_errors():
+    with readable_errors():
         from pydistill.recipes.lanes.evaluation import evaluate as score
         from pydistill.recipes.lanes.evaluation import score_predictions
         from pydistill.recipes.lanes.splits import open_data
@@ -159,43 +164,27 @@ def evaluate(
         if checkpoint is None:
             raise ValueError("evaluate: expected a checkpoint or --predictions, got neither")
         student, config = load_student(checkpoint)
-        module = _fabric(accelerator, 1, precision).setup_module(student)
+        module = make_fabric(accelerator, 1, precision).setup_module(student)
         found = score(module, open_data(config, data, split, malformed=malformed.value), config, folder=output)
         print(found.table, f"{found.milliseconds:.1f} ms a picture, network and decoder", sep="\n")
 
 
 def predict(
     checkpoint: Checkpoint,
-    source: Annotated[Path, typer.Argument(help="a picture, a video, or a folder of pictures")],
-    output: Annotated[Path, typer.Argument(help="file for a picture or a video (MP4), folder for a folder")],
+    source: Source,
+    output: Target,
     accelerator: Accelerator = "auto",
     precision: Precision = "32-true",
 ) -> None:
     """Draw the lanes that a trained network finds."""
-    with _readable_errors():
+    with readable_errors():
         from pydistill.recipes.lanes.prediction import draw_predictions
         from pydistill.recipes.lanes.training import load_student
 
         student, config = load_student(checkpoint)
-        module = _fabric(accelerator, 1, precision).setup_module(student)
+        module = make_fabric(accelerator, 1, precision).setup_module(student)
         count = draw_predictions(module, config, source, output)
         print(f"{count} drawn: {output.resolve()}")
-
-
-def _fabric(accelerator: str, devices: int, precision: str) -> "Fabric":
-    from lightning.fabric import Fabric
-
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
-    fabric.launch()
-    return fabric
-
-
-def _refuse_others(context: typer.Context, known: Sequence[str]) -> None:
-    """Raises ValueError for options that were given and would have no effect."""
-    given = [name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
-    others = [f"--{name.replace('_', '-')}" for name in given if name not in known]
-    if others:
-        raise ValueError(f"train: expected no other options beside this preset, got {', '.join(others)}")
 
 
 def _configure(preset: Preset, layout: Layout, options: dict[str, Any]) -> "LaneConfig":
@@ -203,12 +192,3 @@ def _configure(preset: Preset, layout: Layout, options: dict[str, Any]) -> "Lane
 
     base = replace(DEMO, format=layout.value) if preset is Preset.demo else PAPER[layout.value]
     return replace(base, **options)
-
-
-@contextmanager
-def _readable_errors() -> Iterator[None]:
-    """What a user can mend is one line, not a traceback."""
-    try:
-        yield
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"pydistill: {error}")

@@ -10,9 +10,10 @@ from lightning.fabric import Fabric
 from rich.console import Console
 
 from pydistill.recipes.lanes.evaluation import evaluate
-from pydistill.recipes.lanes.reproduce import ROWS, Plan, Row, Table, describe_gain, render
+from pydistill.recipes.lanes.reproduce import ROWS, Plan, Table, render
 from pydistill.recipes.lanes.splits import open_data
 from pydistill.recipes.lanes.training import Training
+from pydistill.recipes.table import Row, describe_gain
 from tests.recipes.lanes import TINY
 
 pytestmark = pytest.mark.xdist_group("lanes_reproduce")  # one worker makes the files that they share

@@ -17,9 +17,9 @@ from pydistill.recipes.files import write_whole
 from pydistill.recipes.lanes.config import DEMO, PAPER, LaneConfig
 from pydistill.recipes.lanes.evaluation import evaluate
 from pydistill.recipes.lanes.generate import write_tusimple
-from pydistill.recipes.lanes.run import rehearse
 from pydistill.recipes.lanes.splits import open_data
 from pydistill.recipes.lanes.training import Training, build_model, load_student
+from pydistill.recipes.progress import rehearse
 from tests.conformance import relative_error
 from tests.recipes.lanes import TINY, same, weights
 from tools.compare_lanes import compare

@@ -13,9 +13,10 @@ from pydistill.recipes.lanes.data import LaneData
 from pydistill.recipes.lanes.evaluation import Evaluation, evaluate
 from pydistill.recipes.lanes.generate import write_tusimple
 from pydistill.recipes.lanes.metric import Score, mean_score
-from pydistill.recipes.lanes.run import run_with_progress
 from pydistill.recipes.lanes.splits import open_data
-from pydistill.recipes.lanes.training import LaneNet, Row, Training
+from pydistill.recipes.lanes.training import LaneNet, Training
+from pydistill.recipes.progress import run_with_progress
+from pydistill.recipes.training import Row
 
 # On two cores, with both trainings. A plan fixes the steps, not the time, so that a slow machine gets the same numbers.
 _STEPS_PER_MINUTE = 150

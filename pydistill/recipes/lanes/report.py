@@ -14,9 +14,9 @@ from pydistill.recipes.lanes.config import LaneConfig
 from pydistill.recipes.lanes.data import LaneData
 from pydistill.recipes.lanes.demo import Result, Trained
 from pydistill.recipes.lanes.metric import Score
-from pydistill.recipes.lanes.reproduce import interval
 from pydistill.recipes.lanes.road import FRAME, H_SAMPLES
-from pydistill.recipes.lanes.training import Row
+from pydistill.recipes.table import interval
+from pydistill.recipes.training import Row
 from pydistill.report import page, pictures
 from pydistill.report.plots import Line, line_plot
 from pydistill.taps import Taps
