@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from pydistill.distiller import Distiller
+from pydistill.recipes.batches import TrainingBatches
 from pydistill.recipes.files import write_whole
 
 Row = dict[str, float]
 Optimizer = Literal["sgd", "adamw"]
 B = TypeVar("B")
 C = TypeVar("C", bound="Config")
-B_co = TypeVar("B_co", covariant=True)
 
 FREE = ("log_every", "evaluate_every", "probe", "save_every")  # may differ between a checkpoint and what goes on
 _PROCESSES = 1 << 20  # more than a training has
@@ -63,13 +63,6 @@ class Config(Protocol):
         """Of plain types, for a checkpoint."""
 
 
-class Batches(Protocol[B_co]):
-    """Training batches, a pure function of (seed, step)."""
-
-    def loader(self, seed: int, size: int, steps: Sequence[int], workers: int = 0) -> Iterable[B_co]:
-        """The batches of ``size`` pictures of each of ``steps``, in order."""
-
-
 def make_optimizer(
     kind: Optimizer, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, nesterov: bool = True
 ) -> torch.optim.Optimizer:
@@ -102,7 +95,7 @@ class TrainingLoop(ABC, Generic[C, B]):
         config: C,
         distiller: Distiller,
         optimizer: torch.optim.Optimizer,
-        data: Batches[B],
+        data: TrainingBatches[Any, B],
         fabric: Fabric,
         folder: Path | None = None,
         workers: int = 0,
@@ -132,6 +125,10 @@ class TrainingLoop(ABC, Generic[C, B]):
     def statistics(self) -> Row:
         """What else is logged."""
         return self.distiller.statistics()
+
+    def set_modes(self) -> None:
+        """Training mode; a step begins with it."""
+        self.model.train()
 
     def run(self, until: int | None = None, on_step: Callable[[int, Row], None] | None = None) -> list[Row]:
         """Trains up to step ``until``, or to the end; ``on_step`` sees the steps done and the latest row of the log."""
@@ -175,7 +172,7 @@ class TrainingLoop(ABC, Generic[C, B]):
         """One step of the optimiser; returns the weighted terms."""
         seed, rank = self.config.seed, self.fabric.global_rank
         torch.manual_seed(((seed * 1_000_003 + self.step) * _PROCESSES + rank) % 2**63)
-        self.model.train()
+        self.set_modes()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate(self.step)
         losses, total = self.losses(batch)
