@@ -37,25 +37,27 @@ class Difficulty:
         covered: largest share of a box that a later digit's box covers.
         outside: largest share of a digit's side that is outside the picture.
         hidden: a digit of which a larger share is hidden or outside is marked as crowd: neither to be learnt nor wrong.
+        defocus: blur of the photograph below the digits (standard deviation), in pixels.
         blur: of the whole picture at the end (standard deviation), in pixels.
         noise: of the camera (standard deviation), 0..1.
     """
 
     sides: tuple[int, int] = (112, 128)
-    objects: tuple[int, int] = (1, 5)
-    length: tuple[float, float] = (24.0, 72.0)
-    stretch: float = 0.25
-    turn: float = 12.0
-    soft: tuple[float, float] = (0.005, 0.06)
-    fade: tuple[float, float] = (0.5, 1.0)
-    contrast: tuple[float, float] = (0.3, 0.55)
-    texture: float = 0.5
-    near: float = 0.25
+    objects: tuple[int, int] = (1, 4)
+    length: tuple[float, float] = (32.0, 80.0)
+    stretch: float = 0.2
+    turn: float = 10.0
+    soft: tuple[float, float] = (0.005, 0.05)
+    fade: tuple[float, float] = (0.6, 1.0)
+    contrast: tuple[float, float] = (0.4, 0.7)
+    texture: float = 0.35
+    near: float = 0.2
     covered: float = 0.75
-    outside: float = 0.2
+    outside: float = 0.1
     hidden: float = 0.4
-    blur: tuple[float, float] = (0.0, 0.8)
-    noise: tuple[float, float] = (0.0, 0.03)
+    defocus: tuple[float, float] = (0.5, 2.5)
+    blur: tuple[float, float] = (0.0, 0.6)
+    noise: tuple[float, float] = (0.0, 0.02)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def generate_scene(
     hard = difficulty or Difficulty()
     rng = np.random.default_rng((seed, index, ("train", "val").index(split)))
     size = (int(rng.integers(hard.sides[0], hard.sides[1] + 1)), int(rng.integers(hard.sides[0], hard.sides[1] + 1)))
-    image = cut_photograph(rng, split, size)
+    defocus = rng.uniform(*hard.defocus)
+    image = _blur(cut_photograph(rng, split, size), defocus, defocus)
     laid: list[tuple[int, int, Floats, Floats, float]] = []  # label, sample, box, ink, ink with what is outside
     for _ in range(rng.integers(hard.objects[0], hard.objects[1] + 1)):
         label, sample = _draw_digit(rng, split, classes)
@@ -179,7 +182,7 @@ def _draw_ink(
     ink = np.clip((drawn - _OUTLINE) / (2 * _INK) + 0.5, 0, 1)
     length = float((box[2:] - box[:2]).max())
     soft = length * np.exp(rng.uniform(math.log(hard.soft[0]), math.log(hard.soft[1]), 2))
-    ink = cv2.GaussianBlur(ink, (0, 0), sigmaX=max(soft[0], 0.2), sigmaY=max(soft[1], 0.2))
+    ink = _blur(ink, *soft)
     y, x = np.mgrid[0 : canvas[1], 0 : canvas[0]].astype(np.float32) - margin + 0.5
     angle, least = rng.uniform(0, 2 * math.pi), rng.uniform(*hard.fade)
     along = ((x - (box[0] + box[2]) / 2) * math.cos(angle) + (y - (box[1] + box[3]) / 2) * math.sin(angle)) / length
@@ -204,9 +207,14 @@ def _lay(rng: np.random.Generator, image: Floats, ink: Floats, split: Split, har
 
 def _finish(rng: np.random.Generator, image: Floats, hard: Difficulty) -> Bytes:
     """What a camera makes of it."""
-    blurred = cv2.GaussianBlur(image, (0, 0), max(rng.uniform(*hard.blur), 0.1))
-    noisy = blurred + rng.uniform(*hard.noise) * rng.standard_normal(image.shape).astype(np.float32)
-    return np.round(np.clip(noisy, 0, 1) * 255).astype(np.uint8)
+    blur = rng.uniform(*hard.blur)
+    noise = rng.uniform(*hard.noise) * rng.standard_normal(image.shape).astype(np.float32)
+    return np.round(np.clip(_blur(image, blur, blur) + noise, 0, 1) * 255).astype(np.uint8)
+
+
+def _blur(image: Floats, across: float, down: float) -> Floats:
+    """``image`` blurred by standard deviations in pixels; those below a fifth of a pixel count as that."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigmaX=max(across, 0.2), sigmaY=max(down, 0.2)), np.float32)
 
 
 def _share(other: Floats, box: Floats) -> float:
