@@ -2,6 +2,7 @@
 
 from pydistill.losses.attention_health import AttentionHealth
 from pydistill.losses.lanes import LaneLoss
+from pydistill.losses.ld import DensePrediction, LDLoss, LDRules
 from pydistill.losses.sad import SADLoss
 
-__all__ = ["AttentionHealth", "LaneLoss", "SADLoss"]
+__all__ = ["AttentionHealth", "DensePrediction", "LDLoss", "LDRules", "LaneLoss", "SADLoss"]

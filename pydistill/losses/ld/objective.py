@@ -1,0 +1,178 @@
+"""The terms of ``LDLoss``."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pydistill.losses.ld._provisional import (
+    box_to_distance,
+    distribution_focal_loss,
+    fine_grained_region,
+    general_instance_region,
+    giou_loss,
+    inside_region,
+    quality_focal_loss,
+    sigmoid_focal_loss,
+)
+from pydistill.losses.ld.normalizers import divide, joint_mean, level_means
+from pydistill.losses.ld.regions import imitation_masks
+from pydistill.losses.ld.step import Step, once
+from pydistill.ops import masked_feature_loss, pairwise_iou, softmax_kl
+
+_EPS = 1e-6  # of IoU and GIoU, in squared strides, as in mmdetection
+
+
+class Objective(Step):
+    """The terms of one batch under the names of their weights, not weighted yet."""
+
+    def classification(self) -> Tensor:
+        """Quality or sigmoid focal loss of all anchors that are not ignored."""
+        kind, labels = self.settings.detector.classification, self.targets.labels
+        reduction: dict[str, Any] = dict(
+            weight=self.targets.ignored.logical_not().to(self.dtype),
+            reduction="mean",
+            avg_factor=self.divisors["samples"] + self.settings.rules.eps,
+        )
+        if kind == "focal":
+            return sigmoid_focal_loss(self.student.logits, labels, **reduction)
+        scores = self.joint_scores(self.student)
+        rows = self.student.logits if scores is None else scores
+        return quality_focal_loss(rows, labels, self._quality(), activated=scores is not None, **reduction)
+
+    def _quality(self) -> Tensor:
+        """(B, A): IoU of the predicted with the annotated box, 0 where not positive."""
+        predicted, boxes = self.student_boxes.detach().flatten(0, 1), self.targets.boxes.flatten(0, 1)
+        iou = pairwise_iou(predicted, boxes, aligned=True, eps=_EPS).view_as(self.targets.positive)
+        return iou.masked_fill(self.targets.positive.logical_not(), 0)
+
+    def centerness(self) -> Tensor:
+        """Binary cross entropy at the positives; other logits are not looked at."""
+        logits, positive = self.student.centerness, self.targets.positive
+        assert logits is not None
+        logits = logits.to(self.dtype).masked_fill(positive.logical_not(), 0)
+        rows = F.binary_cross_entropy_with_logits(logits, self.centerness_target, reduction="none")
+        return divide((rows * positive).sum(), self.divisors["samples"] + self.settings.rules.eps)
+
+    def box(self) -> Tensor:
+        """GIoU loss against the annotated boxes."""
+        return self._box_loss(self.targets.boxes)
+
+    def _box_loss(self, target: Tensor) -> Tensor:
+        divisor = self.divisors["box"] * (1 + self.settings.rules.eps)
+        return giou_loss(
+            self.student_boxes, target, weight=self.box_weight, reduction="mean", avg_factor=divisor, eps=_EPS
+        )
+
+    def dfl(self) -> Tensor:
+        """Distribution focal loss of the annotated sides."""
+        target = box_to_distance(self.targets.points, self.targets.boxes, max_distance=self.student.bins - 1)
+        return distribution_focal_loss(
+            self.student.distributions(),
+            target,
+            weight=self.box_weight.unsqueeze(-1),
+            reduction="mean",
+            avg_factor=self.divisors["box"] * (4 + self.settings.rules.eps),
+        )
+
+    @once
+    def _side_rows(self) -> Tensor:
+        """(B, A): the divergences of an anchor's sides, added up; not read where no term needs them."""
+        rules, s, t = self.settings.rules, self.student, self.teacher
+        options: dict[str, Any] = dict(temperature=self.settings.temperature, bins=rules.bins)
+        needed = self._needed("main_ld", "vlr_ld")
+        if rules.joint_sides:
+            return softmax_kl(s.sides, t.sides, weight=needed, **options)
+        return softmax_kl(s.distributions(), t.distributions(), weight=needed.unsqueeze(-1), **options).sum(-1)
+
+    @once
+    def _class_rows(self) -> Tensor:
+        """(B, A): the divergence of the class logits; not read where no term needs it."""
+        settings = self.settings
+        return softmax_kl(
+            self.student.logits,
+            self.teacher.logits,
+            temperature=settings.kd_temperature,
+            bins=settings.rules.bins,
+            weight=self._needed("main_kd", "vlr_kd"),
+        )
+
+    def _needed(self, main: str, vlr: str) -> Tensor:
+        """(B, A) bool: the anchors of those of the two terms that are on."""
+        masks = [self.targets.positive] if main in self.on else []
+        if vlr in self.on:
+            masks.append(self.region_weight > 0)
+        return masks[0] if len(masks) == 1 else masks[0] | masks[1]
+
+    def main_ld(self) -> Tensor:
+        """The sides at the positives."""
+        return self._localization(self.main_weight)
+
+    def vlr_ld(self) -> Tensor:
+        """The sides in the valuable localization region."""
+        return self._localization(self.region_weight)
+
+    def _localization(self, weight: Tensor) -> Tensor:
+        rules = self.settings.rules
+        total = (self._side_rows * weight).sum() / (4 + rules.eps)
+        if rules.ld_normalizer == "sum":
+            return total
+        return total * rules.images_per_process / self.divisors["images"]
+
+    def main_kd(self) -> Tensor:
+        """The classes at the positives."""
+        return self._classes(self.targets.positive, "positives")
+
+    def vlr_kd(self) -> Tensor:
+        """The classes in the valuable localization region."""
+        return self._classes(self.region_weight > 0, "region")
+
+    def _classes(self, mask: Tensor, count: str) -> Tensor:
+        rules = self.settings.rules
+        rows = self._class_rows * (mask & self.targets.ignored.logical_not())
+        if rules.kd_normalizer == "levels":
+            return level_means(rows, mask, self.scene.level_sizes)
+        return divide(rows.sum(), self.divisors[count])
+
+    def imitation(self) -> Tensor:
+        """Mean squared difference of the features in a region, added up over the levels."""
+        scope, sizes = self.settings.rules.imitation_scope, self.scene.level_sizes
+        masks = imitation_masks(self._imitated(), sizes, self.features[0])
+        counts = {str(level): mask.sum().to(self.dtype) for level, mask in enumerate(masks)}
+        if scope == "image":
+            counts = joint_mean(counts)
+        losses = [
+            masked_feature_loss(s, t, mask, normalizer=count)
+            for s, t, mask, count in zip(*self.features, masks, counts.values(), strict=True)
+        ]
+        if scope == "batch":  # the released code leaves out levels without positives
+            levels = torch.split(self.targets.positive, sizes, 1)
+            losses = [loss * level.any() for loss, level in zip(losses, levels, strict=True)]
+        return torch.stack(losses).sum()
+
+    def _imitated(self) -> Tensor:
+        """(B, A) bool: the anchors whose features are imitated."""
+        scene, name = self.scene, self.settings.imitation_region
+        if name == "fine_grained":
+            return fine_grained_region(scene.anchors, scene.boxes, scene.counts, valid=scene.valid)
+        if name == "inside":
+            return inside_region(scene.points, scene.boxes, scene.counts, valid=scene.valid)
+        student, teacher = self.joint_scores(self.student), self.joint_scores(self.teacher)
+        activated = student is not None and teacher is not None
+        if student is None or teacher is None:
+            student, teacher = self.student.logits, self.teacher.logits
+        return general_instance_region(
+            student.detach(),
+            teacher.detach(),
+            self.student_boxes.detach(),
+            self.teacher_boxes,
+            scene.level_sizes,
+            scope=self.settings.rules.imitation_scope,
+            activated=activated,
+            valid=scene.valid,
+        )
+
+    def pseudo_box(self) -> Tensor:
+        """GIoU loss against the teacher's boxes."""
+        return self._box_loss(self.teacher_boxes)

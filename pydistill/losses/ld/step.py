@@ -1,0 +1,143 @@
+"""What the terms of one step of ``LDLoss`` share, each computed when it is first read."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from pydistill.losses.ld._provisional import distance_to_box
+from pydistill.losses.ld.normalizers import joint_mean
+from pydistill.losses.ld.prediction import DensePrediction
+from pydistill.losses.ld.presets import Detector, LDRules
+from pydistill.losses.ld.regions import vlr_weight
+from pydistill.losses.ld.targets import Scene, Targets, targets_of
+from pydistill.ops import integral
+from pydistill.ops._register import accumulator
+
+T = TypeVar("T")
+
+
+class once(Generic[T]):
+    """A property that is computed when it is first read: what no term of the step reads costs nothing."""
+
+    def __init__(self, compute: Callable[[Any], T]):
+        self.compute, self.name = compute, compute.__name__
+
+    def __get__(self, step: Any, owner: object = None) -> T:
+        value: T = self.compute(step)
+        step.__dict__[self.name] = value
+        return value
+
+
+@dataclass
+class Settings:
+    """Of ``LDLoss``, whose documentation has the fields."""
+
+    detector: Detector
+    rules: LDRules
+    weights: dict[str, float]
+    gamma: float
+    temperature: float
+    kd_temperature: float
+    imitation_region: str
+
+
+@dataclass
+class Step:
+    """One batch."""
+
+    settings: Settings
+    on: set[str]  # terms that are asked for
+    student: DensePrediction
+    teacher: DensePrediction
+    scene: Scene
+    features: tuple[Sequence[Tensor], Sequence[Tensor]]
+
+    @once
+    def dtype(self) -> torch.dtype:
+        """Of all numbers but the inputs."""
+        return accumulator(self.student.logits.dtype)
+
+    @once
+    def targets(self) -> Targets:
+        """What each anchor learns."""
+        return targets_of(self.scene, self.settings.detector.assigner, self.student.logits.shape[2], self.dtype)
+
+    @once
+    def score(self) -> Tensor:
+        """(B, A): the student's largest class probability, a constant."""
+        scores, logits = self.joint_scores(self.student), self.student.logits
+        if scores is not None:
+            return scores.detach().amax(-1).to(self.dtype)
+        return logits.detach().amax(-1).to(self.dtype).sigmoid()
+
+    def joint_scores(self, prediction: DensePrediction) -> Tensor | None:
+        """Probabilities of class and quality, of detectors that predict them."""
+        return prediction.scores if self.settings.detector.classification == "quality_of_scores" else None
+
+    @once
+    def main_weight(self) -> Tensor:
+        """(B, A): how sure the student is, 0 where not positive."""
+        return self.score * self.targets.positive
+
+    @once
+    def region_weight(self) -> Tensor:
+        """(B, A): 0 outside the valuable localization region."""
+        s = self.settings
+        weight = vlr_weight(self.scene, self.targets, s.rules, s.detector.assigner, s.gamma)
+        return weight * self.score if s.rules.vlr_weight == "score" else weight
+
+    @once
+    def centerness_target(self) -> Tensor:
+        """(B, A): 0 where not positive."""
+        return self.targets.centerness()
+
+    @once
+    def box_weight(self) -> Tensor:
+        """(B, A): of the terms of boxes."""
+        kind = self.settings.detector.box_weight
+        if kind == "score":
+            return self.main_weight
+        return self.centerness_target if kind == "centerness" else self.targets.positive.to(self.dtype)
+
+    @once
+    def _decoded(self) -> Tensor | None:
+        """Which boxes are needed; None: all."""
+        everywhere = "imitation" in self.on and self.settings.imitation_region == "general_instance"
+        return None if everywhere else self.targets.positive.unsqueeze(-1)
+
+    @once
+    def student_boxes(self) -> Tensor:
+        """(B, A, 4) in strides; the points where a box is not needed."""
+        return distance_to_box(self.targets.points, integral(self.student.distributions(), mask=self._decoded))
+
+    @once
+    def teacher_boxes(self) -> Tensor:
+        """The same of the teacher, constants."""
+        sides = self.teacher.distributions().detach()
+        return distance_to_box(self.targets.points, integral(sides, mask=self._decoded)).to(self.dtype)
+
+    @once
+    def divisors(self) -> dict[str, Tensor]:
+        """0-dim, means over the processes where rules ask for it, by what they count."""
+        on, rules, positive = self.on, self.settings.rules, self.targets.positive
+        count = positive.sum(1)
+        floored = count if rules.samples == "batch" else count.clamp(min=1)
+        sums = {"samples": floored.sum().to(self.dtype)}
+        local = sums["samples"]
+        if self.settings.detector.box_weight != "one" and on & {"box", "dfl", "pseudo_box"}:
+            sums["box"] = self.box_weight.sum() + rules.box_offset
+        if on & {"main_ld", "vlr_ld"} and rules.ld_normalizer == "images":
+            sums["images"] = local.new_empty(()).fill_(len(positive))
+        if "main_kd" in on and rules.kd_normalizer == "rows":
+            sums["positives"] = count.sum().to(self.dtype)
+        if "vlr_kd" in on and rules.kd_normalizer == "rows":
+            sums["region"] = (self.region_weight > 0).sum().to(self.dtype)
+        found = joint_mean(sums)
+        if rules.samples == "process":
+            found = found | {"samples": local}
+        elif rules.samples == "batch":
+            found = found | {"samples": found["samples"].clamp(min=1)}
+        return {"box": found["samples"]} | found
