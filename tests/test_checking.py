@@ -15,10 +15,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import pydistill
 from pydistill.ops import (
     assign_atss,
+    assign_max_iou,
+    assign_points,
     attention_distillation_loss,
     attention_map,
     channel_energy,
     energy_distillation_loss,
+    fine_grained_region,
+    general_instance_region,
+    inside_region,
     masked_feature_loss,
     pairwise_iou,
     soft_iou_loss,
@@ -46,6 +51,7 @@ def having(x, at, value):
 
 
 ANCHORS, OBJECTS, COUNTS = boxes(40), boxes(2, 3, seed=1), torch.tensor([3, 1])
+POINTS = 50 * torch.rand(40, 2, generator=torch.Generator().manual_seed(2))
 INVERTED, UNREAL = (30.0, 30.0, 20.0, 40.0), (NAN, 0.0, 1.0, 1.0)
 
 # name: op, good arguments, options
@@ -73,6 +79,23 @@ OPS = {
         {"ignore_boxes": boxes(2, 2, seed=3), "ignore_counts": torch.tensor([2, 0]), "ignore_threshold": 0.5},
     ),
     "valuable_localization_region": (valuable_localization_region, (ANCHORS, OBJECTS, COUNTS, 0.5), {}),
+    "assign_max_iou": (
+        assign_max_iou,
+        (ANCHORS, OBJECTS, COUNTS),
+        {"ignore_boxes": boxes(2, 2, seed=3), "ignore_counts": torch.tensor([2, 0]), "ignore_threshold": 0.5},
+    ),
+    "assign_points": (
+        lambda *x: assign_points(x[0], [8, 16], [30, 10], *x[1:], regress_ranges=[(-1, 30), (30, INF)]),
+        (POINTS, OBJECTS, COUNTS),
+        {},
+    ),
+    "inside_region": (inside_region, (POINTS, OBJECTS, COUNTS), {}),
+    "fine_grained_region": (fine_grained_region, (ANCHORS, OBJECTS, COUNTS), {}),
+    "general_instance_region": (
+        lambda *x, **kwargs: general_instance_region(*x, [30, 10], **kwargs),
+        (normal(2, 40, 3), normal(2, 40, 3, seed=1), boxes(2, 40), boxes(2, 40, seed=1)),
+        {"valid": having(torch.ones(2, 40, dtype=torch.bool), (0, 3), False)},
+    ),
     "attention_map": (attention_map, (normal(2, 3, 4, 5),), {"size": (6, 7)}),
     "channel_energy": (channel_energy, (normal(2, 3, 4, 5),), {}),
     "attention_distillation_loss": (attention_distillation_loss, (normal(2, 3, 4, 5), normal(2, 6, 2, 3)), {}),
@@ -131,6 +154,38 @@ BAD = [
         f"valuable_localization_region: expected finite boxes, not inverted, got {[*INVERTED]} at [1, 0]",
     ),
     ("valuable_localization_region", 2, 0, 9, "valuable_localization_region: expected counts in [0, 3], got 9 at [0]"),
+    (
+        "assign_max_iou",
+        "ignore_boxes",
+        (0, 1),
+        INVERTED,
+        f"assign_max_iou: expected finite ignore_boxes, not inverted, got {[*INVERTED]} at [0, 1]",
+    ),
+    ("assign_max_iou", 2, 1, 4, "assign_max_iou: expected counts in [0, 3], got 4 at [1]"),
+    ("assign_points", 0, (7, 1), NAN, "assign_points: expected finite points, got nan at [7, 1]"),
+    ("inside_region", 0, (0, 0), INF, "inside_region: expected finite points, got inf at [0, 0]"),
+    ("inside_region", 2, 0, -1, "inside_region: expected counts in [0, 3], got -1 at [0]"),
+    (
+        "fine_grained_region",
+        0,
+        39,
+        UNREAL,
+        f"fine_grained_region: expected finite anchors, not inverted, got {[*UNREAL]} at [39]",
+    ),
+    (
+        "general_instance_region",
+        1,
+        (1, 39, 2),
+        NAN,
+        "general_instance_region: expected finite teacher_scores, got nan at [1, 39, 2]",
+    ),
+    (
+        "general_instance_region",
+        2,
+        (0, 1),
+        INVERTED,
+        f"general_instance_region: expected finite student_boxes, not inverted, got {[*INVERTED]} at [0, 1]",
+    ),
     ("attention_map", 0, (1, 2, 3, 4), NAN, "attention_map: expected finite features, got nan at [1, 2, 3, 4]"),
     ("channel_energy", 0, (0, 0, 0, 0), INF, "channel_energy: expected finite features, got inf at [0, 0, 0, 0]"),
     (

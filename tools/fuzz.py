@@ -159,6 +159,62 @@ def _valuable_localization_region(rng: Random) -> Arguments:
     }
 
 
+def _inside_region(rng: Random) -> Arguments:
+    return {
+        "points": torch.rand(21, 2) * 50,
+        "boxes": boxes(2, 3),
+        "counts": torch.tensor([3, 1]),
+        "valid": rng.choice([None, torch.rand(2, 21) > 0.2]),
+    }
+
+
+def _fine_grained_region(rng: Random) -> Arguments:
+    arguments = _inside_region(rng)
+    del arguments["points"]
+    return {"anchors": boxes(21), **arguments, "factor": 0.5}
+
+
+def _assign_max_iou(rng: Random) -> Arguments:
+    arguments = _fine_grained_region(rng)
+    del arguments["factor"]
+    ignored = rng.random() < 0.5
+    return {
+        **arguments,
+        "positive": 0.5,
+        "negative": 0.4,
+        "min_positive": rng.choice([0.0, 0.3]),
+        "match_low_quality": rng.random() < 0.5,
+        "ignore_boxes": boxes(2, 2) if ignored else None,
+        "ignore_counts": torch.tensor([2, 1]) if ignored else None,
+        "ignore_threshold": 0.5,
+    }
+
+
+def _assign_points(rng: Random) -> Arguments:
+    return {
+        **_inside_region(rng),
+        "strides": [8.0, 16.0, 32.0],
+        "level_sizes": [16, 4, 1],
+        "regress_ranges": [(-1.0, 20.0), (20.0, 30.0), (30.0, float("inf"))],
+        "center_sampling": rng.choice([None, 1.5]),
+    }
+
+
+def _general_instance_region(rng: Random) -> Arguments:
+    return {
+        "student_scores": torch.randn(2, 21, 5),
+        "teacher_scores": torch.randn(2, 21, 5),
+        "student_boxes": boxes(2, 21),
+        "teacher_boxes": boxes(2, 21),
+        "level_sizes": [16, 4, 1],
+        "top": rng.choice([1, 10]),
+        "iou": 0.3,
+        "scope": rng.choice(["image", "batch"]),
+        "activated": rng.random() < 0.5,
+        "valid": rng.choice([None, torch.rand(2, 21) > 0.2]),
+    }
+
+
 def _match_cost(rng: Random) -> Arguments:
     class_cost = rng.choice(["focal", "softmax", "binary_focal", "soft_bce", "none"])
     masks = rng.random() < 0.5
@@ -209,6 +265,11 @@ VALID: dict[str, Callable[[Random], Arguments]] = {
     "pairwise_iou": _pairwise_iou,
     "assign_atss": _assign_atss,
     "valuable_localization_region": _valuable_localization_region,
+    "inside_region": _inside_region,
+    "fine_grained_region": _fine_grained_region,
+    "assign_max_iou": _assign_max_iou,
+    "assign_points": _assign_points,
+    "general_instance_region": _general_instance_region,
     "match_cost": _match_cost,
     "linear_sum_assignment": _linear_sum_assignment,
     "hungarian_match": _hungarian_match,

@@ -13,6 +13,7 @@ TYPES = {
     "bool": "bool",
     "int64_t": "int",
     "const std::vector<int64_t>&": "Sequence[int]",
+    "const std::vector<double>&": "Sequence[float]",
 }
 
 HEAD = '''\

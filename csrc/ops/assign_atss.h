@@ -20,10 +20,7 @@ void assign_atss(const Context& context, const TensorView& anchors, const std::v
   const int64_t b = boxes.size(0), most = boxes.size(1), slots = topk * levels.count;
   check::that(topk > 0 && slots < std::numeric_limits<int>::max(), op, "topk > 0", topk);
   if (valid.present()) check::buffer(op, "valid", valid, {b, a}, ScalarKind::Bool, anchors);
-  if (ignore_boxes.present()) {
-    check::padded_boxes(op, "ignore_boxes", ignore_boxes, ignore_counts, anchors);
-    check::that(ignore_boxes.size(0) == b, op, "ignore_boxes of as many images as boxes", ignore_boxes);
-  }
+  check::ignored(op, ignore_boxes, ignore_counts, boxes);
   check::buffer(op, "gt_index", gt_index, {b, a}, ScalarKind::Int64, anchors);
   check::buffer(op, "candidate", candidate, {b, most, slots}, ScalarKind::Int32, anchors);
   with_floating(op, anchors, [&](auto tag) {
@@ -34,11 +31,8 @@ void assign_atss(const Context& context, const TensorView& anchors, const std::v
     check::buffer(op, "max_iou", max_iou, {b, a}, kind_of<A>, anchors);
     check::buffer(op, "threshold", threshold, {b, most}, kind_of<A>, anchors);
     const math::Tiles tiles{a, Device::kPixels};
-    const bool ignores = ignore_boxes.present() && ignore_threshold > 0;
-    const math::PaddedBoxes<T> ignore = ignores ? padded_boxes<T>(ignore_boxes, ignore_counts) : math::PaddedBoxes<T>{};
-    Device::rows(context, b * tiles.per_image(), tiles.size * (2 + ignore.most),
-                 math::DistanceFloor<T, A>{anchors.ptr<T>(), valid.ptr<bool>(), ignore, floor.ptr<A>(), tiles,
-                                           A(ignore_threshold)});
+    anchor_floor<Device, T, A>(context, anchors, valid, ignored_boxes<T>(ignore_boxes, ignore_counts, ignore_threshold),
+                               ignore_threshold, floor, tiles, b);
     Device::rows(
         context, b * most, a,
         math::AtssCandidates<T, A>{anchors.ptr<T>(), padded_boxes<T>(boxes, counts), floor.ptr<A>(), threshold.ptr<A>(),

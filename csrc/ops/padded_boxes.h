@@ -4,7 +4,7 @@
 
 #include "core/check.h"
 #include "core/launch.h"
-#include "math/padded_boxes.h"
+#include "math/anchor_floor.h"
 
 namespace pydistill {
 
@@ -15,6 +15,11 @@ constexpr int64_t kMostAnchors = std::numeric_limits<int>::max() / 4;
 inline void anchors(const char* op, const TensorView& t) {
   that(t.ndim == 2 && t.size(1) == 4 && t.size(0) < kMostAnchors, op, "anchors of shape (A, 4)", t);
   buffer(op, "anchors", t, {t.size(0), 4}, t.kind(), t);
+}
+
+inline void points(const char* op, const TensorView& t) {
+  that(t.ndim == 2 && t.size(1) == 2 && t.size(0) < kMostAnchors, op, "points of shape (A, 2)", t);
+  buffer(op, "points", t, {t.size(0), 2}, t.kind(), t);
 }
 
 inline math::Levels levels(const char* op, const std::vector<int64_t>& sizes, int64_t total) {
@@ -38,10 +43,31 @@ inline void padded_boxes(const char* op, const char* name, const TensorView& box
   buffer(op, of.c_str(), counts, {boxes.size(0)}, ScalarKind::Int64, like);
 }
 
+inline void ignored(const char* op, const TensorView& ignore, const TensorView& counts, const TensorView& boxes) {
+  if (!ignore.present()) return;
+  padded_boxes(op, "ignore_boxes", ignore, counts, boxes);
+  that(ignore.size(0) == boxes.size(0), op, "ignore_boxes of as many images as boxes", ignore);
+}
+
 }  // namespace check
 
 template <class T> math::PaddedBoxes<T> padded_boxes(const TensorView& boxes, const TensorView& counts) {
   return {boxes.ptr<T>(), counts.ptr<int64_t>(), int(boxes.size(1))};
+}
+
+// None where there are none or the threshold is off.
+template <class T>
+math::PaddedBoxes<T> ignored_boxes(const TensorView& boxes, const TensorView& counts, double threshold) {
+  return boxes.present() && threshold > 0 ? padded_boxes<T>(boxes, counts) : math::PaddedBoxes<T>{};
+}
+
+template <class Device, class T, class A>
+void anchor_floor(const Context& context, const TensorView& anchors, const TensorView& valid,
+                  const math::PaddedBoxes<T>& ignore, double threshold, const TensorView& floor, math::Tiles tiles,
+                  int64_t images) {
+  Device::rows(
+      context, images * tiles.per_image(), tiles.size * (2 + ignore.most),
+      math::DistanceFloor<T, A>{anchors.ptr<T>(), valid.ptr<bool>(), ignore, floor.ptr<A>(), tiles, A(threshold)});
 }
 
 }  // namespace pydistill

@@ -1,9 +1,14 @@
 """The ops: each a fused kernel for CPU and CUDA, with its plain-torch reference beside it."""
 
 from pydistill.ops.assign_atss import AnchorAssignment, assign_atss
+from pydistill.ops.assign_max_iou import assign_max_iou
+from pydistill.ops.assign_points import PointAssignment, assign_points
 from pydistill.ops.attention_distillation_loss import attention_distillation_loss, energy_distillation_loss
 from pydistill.ops.attention_map import attention_map, channel_energy
+from pydistill.ops.fine_grained_region import fine_grained_region
+from pydistill.ops.general_instance_region import general_instance_region
 from pydistill.ops.hungarian_match import Match, hungarian_match
+from pydistill.ops.inside_region import inside_region
 from pydistill.ops.integral import integral
 from pydistill.ops.linear_sum_assignment import Assignment, linear_sum_assignment
 from pydistill.ops.masked_feature_loss import masked_feature_loss
@@ -18,12 +23,18 @@ __all__ = [
     "AnchorAssignment",
     "Assignment",
     "Match",
+    "PointAssignment",
     "assign_atss",
+    "assign_max_iou",
+    "assign_points",
     "attention_distillation_loss",
     "attention_map",
     "channel_energy",
     "energy_distillation_loss",
+    "fine_grained_region",
+    "general_instance_region",
     "hungarian_match",
+    "inside_region",
     "integral",
     "linear_sum_assignment",
     "masked_feature_loss",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pydistill import _C
 from pydistill.ops import _check
-from pydistill.ops._boxes import check_padded, common_dtype, proper
+from pydistill.ops._boxes import check_padded, common_dtype, ignored_boxes, proper
 from pydistill.ops._register import Op, accumulator
 from pydistill.ops.pairwise_iou import pairwise_iou_reference
 
@@ -78,11 +78,8 @@ def assign_atss(
         their centre in the box, and the standard deviation is the sample's. Different from it: anchors in ignored
         regions are marked in images without boxes, too, and ``max_iou`` of an anchor without a box is 0, not -1e8.
     """
-    if (ignore_boxes is None) != (ignore_counts is None):
-        got = "ignore_counts" if ignore_boxes is None else "ignore_boxes"
-        raise ValueError(f"assign_atss: expected ignore_boxes and ignore_counts or neither, got only {got}")
     dtype = common_dtype("assign_atss", anchors, boxes)
-    ignore = None if ignore_boxes is None else ignore_boxes.detach().to(dtype)
+    ignore = ignored_boxes("assign_atss", ignore_boxes, ignore_counts, dtype)
     anchors, boxes = anchors.detach().to(dtype), boxes.detach().to(dtype)
     assigned = AnchorAssignment(
         *_assign(anchors, list(level_sizes), boxes, counts, topk, valid, ignore, ignore_counts, ignore_threshold)
@@ -110,16 +107,29 @@ def assign_atss_reference(
     """The specification of :func:`assign_atss`, in plain PyTorch, image by image."""
     images = []
     for i, padded in enumerate(boxes):
-        usable = proper(anchors) if valid is None else proper(anchors) & valid[i]
-        ignored = torch.zeros_like(usable)
-        if ignore_boxes is not None and ignore_counts is not None and ignore_threshold > 0:
-            regions = ignore_boxes[i, : max(int(ignore_counts[i]), 0)]
-            iof = pairwise_iou_reference(anchors, regions[proper(regions)], mode="iof")
-            ignored = (iof > ignore_threshold).any(1) & usable
+        usable, ignored = standing_reference(i, anchors, valid, ignore_boxes, ignore_counts, ignore_threshold)
         count = min(max(int(counts[i]), 0), len(padded))
         images.append(_assign_image(anchors, level_sizes, padded, count, topk, usable, ignored))
-    stacked = [torch.stack(x) for x in zip(*images)] if images else _empty(anchors, boxes)
+    stacked = [torch.stack(x) for x in zip(*images)] if images else empty_assignment(anchors, boxes)
     return AnchorAssignment(*stacked)
+
+
+def standing_reference(
+    i: int,
+    anchors: Tensor,
+    valid: Tensor | None,
+    ignore_boxes: Tensor | None,
+    ignore_counts: Tensor | None,
+    threshold: float,
+) -> tuple[Tensor, Tensor]:
+    """Which anchors take part in image ``i``, and which of them lie in an ignored region."""
+    usable = proper(anchors) if valid is None else proper(anchors) & valid[i]
+    ignored = torch.zeros_like(usable)
+    if ignore_boxes is not None and ignore_counts is not None and threshold > 0:
+        regions = ignore_boxes[i, : max(int(ignore_counts[i]), 0)]
+        iof = pairwise_iou_reference(anchors, regions[proper(regions)], mode="iof")
+        ignored = (iof > threshold).any(1) & usable
+    return usable, ignored
 
 
 def _assign_image(
@@ -163,7 +173,7 @@ def _candidates(
     return torch.cat(chosen)
 
 
-def _empty(anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def empty_assignment(anchors: Tensor, boxes: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     """The outputs; of any shape where a shape is wrong, which the kernels then say."""
     b, g = boxes.shape[:2] if boxes.ndim > 1 else (0, 0)
     a, dtype = anchors.shape[0] if anchors.ndim else 0, accumulator(boxes.dtype)
@@ -189,7 +199,7 @@ def _kernel(
     valid, ignore_boxes, ignore_counts = (
         None if t is None else t.contiguous() for t in (valid, ignore_boxes, ignore_counts)
     )
-    gt_index, max_iou, threshold = _empty(anchors, boxes)
+    gt_index, max_iou, threshold = empty_assignment(anchors, boxes)
     slots = (*threshold.shape, max(topk, 0) * len(level_sizes))
     floor, overlap = torch.empty_like(max_iou), threshold.new_empty(slots)
     candidate = threshold.new_empty(slots, dtype=torch.int32)
@@ -202,7 +212,7 @@ def _kernel(
 
 
 def _fake(anchors: Tensor, _: Sequence[int], boxes: Tensor, *__: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(anchors, boxes)
+    return empty_assignment(anchors, boxes)
 
 
 _assign = Op(

@@ -1,5 +1,6 @@
 """Random boxes and the anchors of a picture, for the tests of the box ops."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,3 +21,18 @@ def grid_anchors(height: int, width: int, strides: tuple[int, ...] = (8, 16, 32)
         half = 4.0 * stride
         levels.append(centre + torch.tensor([-half, -half, half, half], dtype=torch.float64))
     return torch.cat(levels), [len(level) for level in levels]
+
+
+def numpy_boxes(rng: np.random.Generator, *shape: int, coarse: bool = False) -> np.ndarray:
+    """Proper boxes in [0, 40]; coarse: corners on a grid of 4, with many ties."""
+    corner, sides = 20 * rng.random((2, *shape, 2))
+    both = np.concatenate([corner, corner + sides], -1)
+    return 4 * np.round(both / 4) if coarse else both
+
+
+def numpy_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(A, G), an independent statement; 0 where both have no area."""
+    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
+    both = np.clip(high - low, 0, None).prod(-1)
+    areas = (a[:, None, 2:] - a[:, None, :2]).prod(-1) + (b[:, 2:] - b[:, :2]).prod(-1)
+    return both / np.maximum(areas - both, 1e-6)
