@@ -128,6 +128,36 @@ def _integral(rng: Random) -> Arguments:
     }
 
 
+def _row_options(rng: Random) -> Arguments:
+    return {"weight": rng.choice([None, torch.rand(6)]), "reduction": rng.choice(["none", "mean", "sum"])}
+
+
+def _quality_focal_loss(rng: Random) -> Arguments:
+    activated = rng.random() < 0.5
+    return {
+        "logits": torch.rand(6, 5).requires_grad_() if activated else real(6, 5),
+        "labels": torch.randint(-1, 6, (6,)),
+        "scores": torch.rand(6),
+        "beta": rng.choice([0.0, 1.0, 1.5, 2.0]),
+        "activated": activated,
+        **_row_options(rng),
+    }
+
+
+def _sigmoid_focal_loss(rng: Random) -> Arguments:
+    return {
+        "logits": real(6, 5),
+        "targets": rng.choice([torch.randint(-1, 6, (6,)), torch.rand(6, 5).round()]),
+        "alpha": rng.choice([0.25, -1.0]),
+        "gamma": rng.choice([0.0, 1.0, 1.5, 2.0]),
+        **_row_options(rng),
+    }
+
+
+def _distribution_focal_loss(rng: Random) -> Arguments:
+    return {"logits": real(6, 17), "target": 20 * torch.rand(6) - 2, **_row_options(rng)}
+
+
 def _pairwise_iou(rng: Random) -> Arguments:
     aligned = rng.random() < 0.5
     mode = rng.choice(["iou", "iof", "giou", "diou", "ciou", "diou_released"])
@@ -262,6 +292,9 @@ VALID: dict[str, Callable[[Random], Arguments]] = {
     "softmax_kl": _softmax_kl,
     "masked_feature_loss": _masked_feature_loss,
     "integral": _integral,
+    "quality_focal_loss": _quality_focal_loss,
+    "sigmoid_focal_loss": _sigmoid_focal_loss,
+    "distribution_focal_loss": _distribution_focal_loss,
     "pairwise_iou": _pairwise_iou,
     "assign_atss": _assign_atss,
     "valuable_localization_region": _valuable_localization_region,

@@ -27,6 +27,8 @@ template <class T> struct Rows {
 template <class T> PD_HD Rows<const T> dense(const T* p) {
   return {p, 1, std::numeric_limits<int64_t>::max(), 1, {0, 0, 1}};
 }
+// Whether neighbours in memory are neighbouring rows.
+template <class T> bool interleaved(const Rows<T>& rows) { return rows.stride[2] == 1 && rows.step != 1; }
 
 // rows first .. first + count of n elements = 0
 template <class T> void zero(const Rows<T>& rows, int n, int64_t first, int64_t count) {

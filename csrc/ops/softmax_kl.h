@@ -24,9 +24,7 @@ template <class F> void with_pair(const char* op, const TensorView& student, con
 }
 
 inline void same_shape(const char* op, const char* expected, const TensorView& a, const TensorView& b) {
-  bool same = a.ndim == b.ndim;
-  for (int d = 0; same && d < a.ndim; ++d) same = a.size(d) == b.size(d);
-  check::that(same && check::same_device(a, b), op, expected, b);
+  check::that(check::same_shape(a, b) && check::same_device(a, b), op, expected, b);
 }
 
 inline void gradient(const char* op, const char* name, const TensorView& t, const TensorView& of) {
@@ -47,8 +45,6 @@ math::KlRows<S, U, A> rows(const char* op, const TensorView& student, const Tens
   return {rows_of<const S>(op, student, int(dim)), rows_of<const U>(op, teacher, int(dim)),
           rows_of<const A>(op, weight, -1), int(n), A(1 / temperature)};
 }
-
-template <class S> bool interleaved(const Rows<const S>& rows) { return rows.stride[2] == 1 && rows.step != 1; }
 
 }  // namespace kl
 
@@ -71,7 +67,7 @@ void softmax_kl(const Context& context, const TensorView& student, const TensorV
                 "kept without weight and avg_factor", kept);
     const math::SoftmaxKl<S, U, A> body{in, rows.ptr<A>(), rows_of<S>(op, kept, int(dim)), A(scale),
                                         A(scale * reduction / temperature)};
-    Device::short_rows(context, n, in.n, body, 0, kl::interleaved(in.student));
+    Device::short_rows(context, n, in.n, body, 0, interleaved(in.student));
     row_sum::sum<Device, A>(context, op, rows, partial, total, avg_factor, reduction);
   });
 }
@@ -97,7 +93,7 @@ void softmax_kl_backward(const Context& context, const TensorView& dloss, const 
                                                 rows_of<S>(op, dstudent, int(dim)),
                                                 rows_of<U>(op, dteacher, int(dim)),
                                                 A(scale / temperature)};
-    Device::short_rows(context, student.numel() / in.n, in.n, body, 0, kl::interleaved(in.student));
+    Device::short_rows(context, student.numel() / in.n, in.n, body, 0, interleaved(in.student));
   });
 }
 

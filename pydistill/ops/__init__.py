@@ -5,6 +5,7 @@ from pydistill.ops.assign_max_iou import assign_max_iou
 from pydistill.ops.assign_points import PointAssignment, assign_points
 from pydistill.ops.attention_distillation_loss import attention_distillation_loss, energy_distillation_loss
 from pydistill.ops.attention_map import attention_map, channel_energy
+from pydistill.ops.distribution_focal_loss import distribution_focal_loss
 from pydistill.ops.fine_grained_region import fine_grained_region
 from pydistill.ops.general_instance_region import general_instance_region
 from pydistill.ops.hungarian_match import Match, hungarian_match
@@ -14,6 +15,8 @@ from pydistill.ops.linear_sum_assignment import Assignment, linear_sum_assignmen
 from pydistill.ops.masked_feature_loss import masked_feature_loss
 from pydistill.ops.match_cost import match_cost
 from pydistill.ops.pairwise_iou import pairwise_iou
+from pydistill.ops.quality_focal_loss import quality_focal_loss
+from pydistill.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from pydistill.ops.soft_iou_loss import soft_iou_loss
 from pydistill.ops.softmax_kl import softmax_kl
 from pydistill.ops.targets import pack_targets
@@ -30,6 +33,7 @@ __all__ = [
     "attention_distillation_loss",
     "attention_map",
     "channel_energy",
+    "distribution_focal_loss",
     "energy_distillation_loss",
     "fine_grained_region",
     "general_instance_region",
@@ -41,6 +45,8 @@ __all__ = [
     "match_cost",
     "pack_targets",
     "pairwise_iou",
+    "quality_focal_loss",
+    "sigmoid_focal_loss",
     "soft_iou_loss",
     "softmax_kl",
     "valuable_localization_region",

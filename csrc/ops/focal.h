@@ -1,0 +1,79 @@
+// Host side of the focal losses of independent classes, written once for both devices and every target: check, launch.
+#pragma once
+#include "math/focal.h"
+#include "ops/row_sum.h"
+
+namespace pydistill::focal {
+
+inline int64_t row_count(const TensorView& logits) {
+  int64_t rows = 1;
+  for (int d = 0; d + 1 < logits.ndim; ++d) rows *= logits.size(d);
+  return rows;
+}
+
+// One element per row, of any strides.
+template <class A>
+Rows<const A> per_row(const char* op, const char* name, const TensorView& t, const TensorView& logits) {
+  if (t.present()) {
+    check::kind(op, name, t, kind_of<A>);
+    check::that(t.numel() == row_count(logits) && check::same_device(t, logits), op, name, t);
+  }
+  return rows_of<const A>(op, t, -1);
+}
+
+template <class T>
+Rows<T> like_logits(const char* op, const char* expected, const TensorView& t, const TensorView& logits) {
+  if (t.present()) {
+    check::that(check::same_shape(t, logits) && check::same_device(t, logits), op, expected, t);
+    check::kind(op, expected, t, logits.kind());
+  }
+  return rows_of<T>(op, t, t.ndim - 1);
+}
+
+// f(Tag<T>, Tag<A>) with the storage type of the logits and what it accumulates in.
+template <class F> void with_logits(const char* op, const TensorView& logits, F f) {
+  if (logits.kind() > ScalarKind::BFloat16)
+    throw DtypeError(std::string(op) + ": expected logits of a floating point dtype, got " + kind_name(logits.kind()));
+  check::that(logits.ndim >= 1 && logits.size(logits.ndim - 1) <= std::numeric_limits<int>::max(), op,
+              "logits of shape (..., C)", logits);
+  with_floating(op, logits, [&](auto tag) { f(tag, Tag<typename Accumulate<typename decltype(tag)::type>::type>{}); });
+}
+
+template <class T, class A, class Targets, class Loss>
+math::FocalRows<T, A, Targets, Loss> rows(const char* op, const TensorView& logits, const Targets& targets,
+                                          const TensorView& weight, const Loss& loss) {
+  const int last = logits.ndim - 1;
+  return {rows_of<const T>(op, logits, last), targets, per_row<A>(op, "weight of one number per row", weight, logits),
+          int(logits.size(last)), loss};
+}
+
+struct Outputs {  // as row_sum::sum has them; kept: the gradient of rows or of total before avg_factor, or None
+  const TensorView &rows, &partial, &total, &kept;
+};
+
+template <class Device, class T, class A, class Targets, class Loss>
+void forward(const Context& context, const char* op, const TensorView& logits,
+             const math::FocalRows<T, A, Targets, Loss>& in, const TensorView& avg_factor, double reduction,
+             const Outputs& out) {
+  const int64_t n = row_count(logits);
+  check::buffer(op, "rows", out.rows, {n}, kind_of<A>, logits);
+  check::that(!out.kept.present() || out.kept.contiguous(), op, "kept contiguous", out.kept);
+  const math::FocalForward<T, A, Targets, Loss> body{
+      in, out.rows.ptr<A>(), like_logits<T>(op, "kept of the logits' shape and device", out.kept, logits),
+      A(reduction)};
+  Device::short_rows(context, n, in.n, body, 0, interleaved(in.logits));
+  row_sum::sum<Device, A>(context, op, out.rows, out.partial, out.total, avg_factor, reduction);
+}
+
+template <class Device, class T, class A, class Targets, class Loss>
+void backward(const Context& context, const char* op, const TensorView& dloss, const TensorView& logits,
+              const math::FocalRows<T, A, Targets, Loss>& in, const TensorView& avg_factor, double scale,
+              const TensorView& dlogits) {
+  check::kind(op, "dloss", dloss, kind_of<A>);
+  const math::FocalBackward<T, A, Targets, Loss> body{
+      in, rows_of<const A>(op, dloss, -1), row_sum::factor<A>(op, avg_factor, logits),
+      like_logits<T>(op, "dlogits of the logits' shape and device", dlogits, logits), A(scale)};
+  Device::short_rows(context, row_count(logits), in.n, body, 0, interleaved(in.logits));
+}
+
+}  // namespace pydistill::focal

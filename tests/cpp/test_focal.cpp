@@ -1,0 +1,77 @@
+// The three focal losses, forward and backward.
+#include "harness.h"
+#include "math/distribution_focal_loss.h"
+#include "math/focal.h"
+
+using namespace pydistill;
+using namespace pydistill::math;
+using namespace pydistill::test;
+
+struct Case {
+  int rows, n;
+  bool interleaved, weighted;  // interleaved: the elements of a row lie `rows` apart
+
+  template <class T> Rows<T> of(T* x) const {
+    return interleaved ? Rows<T>{x, rows, rows, 1, {0, 0, 1}} : Rows<T>{x, 1, rows, 1, {0, 0, n}};
+  }
+  template <class T> Rows<T> per_row(T* x) const { return {x, 1, rows, 1, {0, 0, 1}}; }
+};
+
+struct Inputs {
+  Numbers logits, weight, dloss, factor = {3};
+  explicit Inputs(const Case& c)
+      : logits(uniform(c.rows * c.n, 1)), weight(uniform(c.rows, 2)), dloss(uniform(c.rows, 3)) {
+    weight[0] = 0;
+    logits[c.n - 1] = 700;
+  }
+  Rows<const double> weights(const Case& c) const { return c.per_row(c.weighted ? weight.data() : nullptr); }
+};
+
+template <class Targets, class Loss, class Run>
+Numbers focal(const Run& run, const Case& c, const Inputs& in, const Targets& targets, const Loss& loss) {
+  Numbers value = poison(c.rows), kept = poison(in.logits.size()), dlogits = kept;
+  const FocalRows<double, double, Targets, Loss> rows{c.of(in.logits.data()), targets, in.weights(c), c.n, loss};
+  run(c.rows, FocalForward<double, double, Targets, Loss>{rows, value.data(), c.of(kept.data()), 2});
+  run(c.rows, FocalBackward<double, double, Targets, Loss>{rows, c.per_row(in.dloss.data()), in.factor.data(),
+                                                           c.of(dlogits.data()), 2});
+  for (const Numbers& more : {kept, dlogits}) value.insert(value.end(), more.begin(), more.end());
+  return value;
+}
+
+template <class Run> Numbers distribution(const Run& run, const Case& c, const Inputs& in) {
+  Numbers value = poison(c.rows), kept = poison(in.logits.size()), dlogits = kept, target = uniform(c.rows, 4);
+  for (double& y : target) y *= c.n;  // half of them below the first bin
+  target[1] = NAN;
+  using Rows = DflRows<double, double>;
+  const Rows rows{c.of<const double>(in.logits.data()), c.per_row<const double>(target.data()), in.weights(c), c.n};
+  run(c.rows, DistributionFocal<double, double>{rows, value.data(), c.of(kept.data()), 2});
+  run(c.rows, DistributionFocalBackward<double, double>{rows, c.per_row<const double>(in.dloss.data()),
+                                                        in.factor.data(), c.of(dlogits.data()), 2});
+  for (const Numbers& more : {kept, dlogits}) value.insert(value.end(), more.begin(), more.end());
+  return value;
+}
+
+int main() {
+  for (const Case& c :
+       {Case{5, 17, false, true}, Case{40, 2, true, false}, Case{3, 300, false, false}, Case{7, 33, true, true}}) {
+    const Inputs in(c);
+    std::vector<int64_t> labels(c.rows);
+    for (int i = 0; i < c.rows; ++i) labels[i] = i * 5 - 1;  // the first and most of the last are background
+    Numbers scores = uniform(c.rows, 5), dense = uniform(c.rows * c.n, 6);
+    for (double& t : dense) t = t > 0;
+    const LabelTargets<double> scored{c.per_row<const int64_t>(labels.data()), c.per_row<const double>(scores.data())};
+    const LabelTargets<double> labelled{c.per_row<const int64_t>(labels.data()), {}};
+    const DenseTargets<double, double> of_each{c.of<const double>(dense.data())};
+    for (const double power : {2., 1., 1.5}) {
+      check_order_independent(
+          [&](const auto& run) { return focal(run, c, in, scored, Quality<double>{power, false}); });
+      const SigmoidFocal<double> loss{power, 0.25, 0.75};
+      check_order_independent([&](const auto& run) { return focal(run, c, in, labelled, loss); });
+      check_order_independent([&](const auto& run) { return focal(run, c, in, of_each, loss); });
+    }
+    Inputs probable(c);
+    for (double& p : probable.logits) p = 0.5 + 0.4 * std::tanh(p);
+    check_order_independent([&](const auto& run) { return focal(run, c, probable, scored, Quality<double>{2, true}); });
+    check_order_independent([&](const auto& run) { return distribution(run, c, in); });
+  }
+}
