@@ -50,6 +50,7 @@ def _plain(output, image, size, score, iou, top, per_level):
     "boxes, options",
     [
         (409, {"score": 0.05, "iou": 0.6, "top": 500, "per_level": 1000}),
+        (26, {"score": 0.05, "iou": 0.9, "top": 100, "per_level": 3}),
         (36, {"score": 0.3, "iou": 0.3, "top": 12, "per_level": 20}),
     ],
 )

@@ -75,14 +75,14 @@ def test_prior():
 def test_pyramid():
     """Sums from the top down, by nearest neighbour also where sizes do not halve, and an extra level on top."""
     torch.manual_seed(0)
-    fpn = FPN([2, 3], 8, 3).double()
-    fine, coarse = torch.randn(1, 2, 5, 7).double(), torch.randn(1, 3, 3, 4).double()
-    top = F.conv2d(coarse, fpn.lateral[1].weight, fpn.lateral[1].bias)
-    up = top[:, :, torch.arange(5) * 3 // 5][..., torch.arange(7) * 4 // 7]
-    sums = [F.conv2d(fine, fpn.lateral[0].weight, fpn.lateral[0].bias) + up, top]
+    fpn = FPN([2, 3, 4], 8, 4).double()
+    features = [torch.randn(1, c, h, w).double() for c, h, w in ((2, 5, 7), (3, 3, 4), (4, 2, 2))]
+    sums = [F.conv2d(x, m.weight, m.bias) for x, m in zip(features, fpn.lateral)]
+    sums[1] = sums[1] + sums[2][:, :, torch.arange(3) * 2 // 3][..., torch.arange(4) * 2 // 4]
+    sums[0] = sums[0] + sums[1][:, :, torch.arange(5) * 3 // 5][..., torch.arange(7) * 4 // 7]
     expected = [F.conv2d(x, m.weight, m.bias, padding=1) for x, m in zip(sums, fpn.output)]
-    expected.append(F.conv2d(expected[1], fpn.extra[0].weight, fpn.extra[0].bias, stride=2, padding=1))
-    for a, b in zip(fpn([fine, coarse]), expected, strict=True):
+    expected.append(F.conv2d(expected[2], fpn.extra[0].weight, fpn.extra[0].bias, stride=2, padding=1))
+    for a, b in zip(fpn(features), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 

@@ -74,8 +74,8 @@ def _candidates(output: DenseOutput, sizes: Tensor, strides: Sequence[int], per_
 
 
 def _suppressed(found: NDArray[np.float32], score: float, iou: float, top: int) -> Detections:
-    extent = found[:, 2:4] - found[:, :2]
-    found = found[(found[:, 4] > score) & np.isfinite(found).all(1) & (extent > 0).all(1)]
+    extent = found[:, 2:4] - found[:, :2]  # NaN is not above anything
+    found = found[(found[:, 4] > score) & (extent > 0).all(1)]
     if len(found):
         corners = found[:, :4].astype(np.float64)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)  # x, y, w, h
