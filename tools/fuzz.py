@@ -116,7 +116,7 @@ def _masked_feature_loss(rng: Random) -> Arguments:
         "norm": rng.choice([1, 2]),
         "mask_power": rng.choice([1, 2]),
         "channels": rng.choice(["mean", "sum"]),
-        "normalizer": rng.choice(["elements", "mask", 2.0, torch.tensor(3.0)]),
+        "normalizer": rng.choice(["elements", "mask", 2.0, torch.tensor([3.0])]),
     }
 
 

@@ -74,7 +74,7 @@ def assign_points(
     for name, given in (("strides", strides), ("regress_ranges", regress_ranges)):
         if len(given) != levels:
             raise ValueError(f"assign_points: expected {name} of {levels} levels, got {len(given)}")
-    radius = [torch.inf if center_sampling is None else center_sampling * stride for stride in strides]
+    radius = [torch.inf if center_sampling is None else center_sampling * float(stride) for stride in strides]
     low, high = ([float(r[k]) for r in regress_ranges] for k in (0, 1))
     points, boxes = points.detach().to(dtype), boxes.detach().to(dtype)
     assigned = PointAssignment(*_assign(points, list(level_sizes), boxes, counts, radius, low, high, valid))
