@@ -9,7 +9,7 @@ from pydistill.recipes.dense.textures import cut_photograph, digit_shape, digits
 
 PLAIN = Difficulty(
     objects=(1, 1), soft=(1e-4, 1e-4), fade=(1, 1), contrast=(0.4, 0.4), texture=0, outside=0,
-    defocus=(0, 0), blur=(0, 0), noise=(0, 0),
+    defocus=(0, 0), blur=(0, 0), noise=(0, 0), length=(76, 80),
 )  # fmt: skip
 
 
@@ -30,7 +30,8 @@ def test_boxes_are_the_extent_of_the_ink(monkeypatch):
         found = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
         errors.append(found - np.array(scene.digits[0].box))
     assert len(errors) == 40 and np.abs(errors).max() < 1.2  # of whole pixels
-    assert np.abs(np.mean(errors, 0)).max() < 0.25  # and to no side
+    shift = np.mean(errors, 0).reshape(2, 2).mean(0)
+    assert np.abs(shift).max() < 0.12  # and to no side
 
 
 def test_hidden_is_the_share_under_later_digits_or_outside(monkeypatch):
