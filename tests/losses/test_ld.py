@@ -48,6 +48,15 @@ def test_images_without_boxes(preset, reference, padding, device):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_no_images(preset):
+    """A process whose share of the last batch is empty loses nothing."""
+    student, teacher = prediction(0, images=0, grad=True), prediction(1, images=0)
+    losses = run(LDLoss(STRIDES, preset=preset), student, teacher, BOXES[:0], LABELS[:0], COUNTS[:0])
+    assert all(value == 0 for value in losses.values())
+    assert all(g.numel() == 0 for g in gradients(losses, student))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_weight_of_zero_is_the_term_left_out(preset):
     """The others and the gradients are those of a loss without it, bit for bit; nothing of the teacher is read."""
     student, teacher = prediction(0, grad=True), prediction(1)

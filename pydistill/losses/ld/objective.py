@@ -118,7 +118,7 @@ class Objective(Step):
         total = (self._side_rows * weight).sum() / (4 + rules.eps)
         if rules.ld_normalizer == "sum":
             return total
-        return total * rules.images_per_process / self.divisors["images"]
+        return divide(total * rules.images_per_process, self.divisors["images"])
 
     def main_kd(self) -> Tensor:
         """The classes at the positives."""
