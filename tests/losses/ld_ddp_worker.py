@@ -25,7 +25,7 @@ class Students(nn.Module):
         self.heads = nn.ModuleDict({preset: nn.Linear(6, 5 + 68 + 1 + 5).double() for preset in PRESETS})
         for head in self.heads.values():
             nn.init.normal_(head.weight)
-        options = dict(vlr_kd=1.0, pseudo_box=1.0)
+        options = dict(vlr_kd=1.0, imitation=1.0, pseudo_box=1.0)
         self.losses = {preset: LDLoss(STRIDES, preset=preset, **options) for preset in PRESETS}
 
     def forward(self, x, teacher, boxes, labels, counts):

@@ -117,7 +117,7 @@ def region(scene, i, index, threshold, preset, paper):
             points = (anchors[:, :2] + anchors[:, 2:]) / 2
             value[((points > box[:2]) & (points < box[2:])).all(1)] = 1
             continue
-        high = 0.5 if paper and preset == "retina" else threshold[j]
+        high = iou(anchors, box).max().clamp(max=0.5) if paper and preset == "retina" else threshold[j]
         x = inter / (area + other - inter if paper else area) - rho / diagonal
         band = (x >= 0.25 * high) & ((x <= high) if paper else (x < high))
         value = torch.where(band, torch.maximum(value, iou(anchors, box)), value)

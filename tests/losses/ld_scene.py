@@ -5,7 +5,7 @@ import torch
 from pydistill.losses import DensePrediction
 
 STRIDES, SIZES = (8, 16, 32), [192, 48, 12]
-PRESETS = ("gfl", "gflv2", "atss")
+PRESETS = ("gfl", "gflv2", "atss", "fcos", "retina")
 CASES = [*((p, r) for p in PRESETS for r in ("paper", "released")), ("gfl", "mmdet")]
 
 

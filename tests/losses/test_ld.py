@@ -205,8 +205,8 @@ def test_labels_outside_the_classes_are_background():
     student, teacher = prediction(0), prediction(1)
     odd = LABELS.masked_fill(LABELS == 4, 5)
     on = dict(vlr_ld=0.0, main_kd=0.0, classification=0.0)
-    a = run(LDLoss(STRIDES, preset="atss", **on), student, teacher, labels=odd)
-    assert a["main_ld"] < run(LDLoss(STRIDES, preset="atss", **on), student, teacher)["main_ld"]
+    a = run(LDLoss(STRIDES, preset="retina", **on), student, teacher, labels=odd)
+    assert a["main_ld"] < run(LDLoss(STRIDES, preset="retina", **on), student, teacher)["main_ld"]
     with (
         pydistill.checking(True),
         pytest.raises(ValueError, match=r"LDLoss: expected labels in \[0, 5\), got 5 at \[0, 1\]"),
@@ -230,7 +230,7 @@ def test_from_levels():
 def test_compiled():
     torch._dynamo.reset()
     student, teacher = prediction(0, grad=True, dtype=torch.float32), prediction(1, dtype=torch.float32)
-    for preset in ("gfl", "atss"):
+    for preset in ("gfl", "fcos"):
         loss = LDLoss(STRIDES, preset=preset)
         compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
         got, want = run(compiled, student, teacher, BOXES.float()), run(loss, student, teacher, BOXES.float())

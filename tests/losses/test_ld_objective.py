@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pydistill.losses import DensePrediction, LDLoss
-from pydistill.losses.ld._provisional import fine_grained_region, general_instance_region, inside_region
+from pydistill.ops import fine_grained_region, general_instance_region, inside_region
 from tests.conformance import assert_close, relative_error
 from tests.losses import ld_restated as restated
 from tests.losses.ld_scene import (
@@ -52,7 +52,7 @@ def test_paper_does_not_depend_on_the_batch_size(preset):
     features = [torch.randn(3, 4, 96 // s, 128 // s, dtype=torch.float64) for s in STRIDES]
     others = [x + torch.randn_like(x) for x in features]
     twice = [[torch.cat([x, x]) for x in xs] for xs in (features, others)]
-    loss = LDLoss(STRIDES, preset=preset, vlr_kd=1.0, pseudo_box=1.0)
+    loss = LDLoss(STRIDES, preset=preset, vlr_kd=1.0, imitation=1.0, pseudo_box=1.0)
     once = run(loss, student, teacher, features=(features, others))
     data = [torch.cat([x, x]) for x in (BOXES, LABELS, COUNTS)]
     again = run(loss, doubled(student), doubled(teacher), *data, features=tuple(twice))
@@ -74,7 +74,7 @@ def test_paper_weighs_as_released_with_two_images():
         assert relative_error(paper[name], released[name]) < 1e-12
 
 
-@pytest.mark.parametrize("options", [dict(vlr_weight="score"), dict(vlr_weight="one")])
+@pytest.mark.parametrize("options", [dict(vlr_weight="score"), dict(vlr_weight="one"), dict(vlr_region="inside")])
 def test_region_of_all_negatives(options):
     """For assigners without a threshold; one image, so that the sum is the released one twice."""
     student, teacher = prediction(0, images=1, grad=True), prediction(1, images=1)
@@ -109,7 +109,6 @@ def test_ignored_anchors(reference):
     assert (of_sides[ignored] > 0).any() == (reference == "released")
 
 
-@pytest.mark.skip(reason="waits for the regions")
 @pytest.mark.parametrize("region", ["fine_grained", "inside", "general_instance"])
 @pytest.mark.parametrize("reference", ["paper", "released"])
 def test_imitation(reference, region):

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pydistill import ops
-from pydistill.ops import AnchorAssignment
 from pydistill.ops._reduction import reduce_reference
 
 
@@ -59,11 +58,7 @@ def _sigmoid_focal_loss(x: Tensor, labels: Tensor, *, weight: Tensor, reduction:
     return reduce_reference(rows, weight, reduction, avg_factor)
 
 
-def _missing(*_: Any, **__: Any) -> Any:
-    raise NotImplementedError("LDLoss: this preset or region is not available yet")
-
-
-def _find(name: str, otherwise: Any = _missing) -> Any:
+def _find(name: str, otherwise: Any) -> Any:
     return getattr(ops, name, otherwise)
 
 
@@ -73,8 +68,3 @@ giou_loss: Callable[..., Tensor] = _find("giou_loss", _giou_loss)
 quality_focal_loss: Callable[..., Tensor] = _find("quality_focal_loss", _quality_focal_loss)
 distribution_focal_loss: Callable[..., Tensor] = _find("distribution_focal_loss", _distribution_focal_loss)
 sigmoid_focal_loss: Callable[..., Tensor] = _find("sigmoid_focal_loss", _sigmoid_focal_loss)
-assign_max_iou: Callable[..., AnchorAssignment] = _find("assign_max_iou")
-assign_points: Callable[..., AnchorAssignment] = _find("assign_points")
-inside_region: Callable[..., Tensor] = _find("inside_region")
-fine_grained_region: Callable[..., Tensor] = _find("fine_grained_region")
-general_instance_region: Callable[..., Tensor] = _find("general_instance_region")

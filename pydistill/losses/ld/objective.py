@@ -9,17 +9,21 @@ from torch import Tensor
 from pydistill.losses.ld._provisional import (
     box_to_distance,
     distribution_focal_loss,
-    fine_grained_region,
-    general_instance_region,
     giou_loss,
-    inside_region,
     quality_focal_loss,
     sigmoid_focal_loss,
 )
 from pydistill.losses.ld.normalizers import divide, joint_mean, level_means
 from pydistill.losses.ld.regions import imitation_masks
 from pydistill.losses.ld.step import Step, once
-from pydistill.ops import masked_feature_loss, pairwise_iou, softmax_kl
+from pydistill.ops import (
+    fine_grained_region,
+    general_instance_region,
+    inside_region,
+    masked_feature_loss,
+    pairwise_iou,
+    softmax_kl,
+)
 
 _EPS = 1e-6  # of IoU and GIoU, in squared strides, as in mmdetection
 

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pydistill.losses.ld._provisional import inside_region
 from pydistill.losses.ld.presets import LDRules
 from pydistill.losses.ld.targets import Scene, Targets
-from pydistill.ops import assign_atss, valuable_localization_region
+from pydistill.ops import assign_atss, inside_region, valuable_localization_region
 
 
 def vlr_weight(scene: Scene, targets: Targets, rules: LDRules, assigner: str, gamma: float) -> Tensor:

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pydistill.losses.ld._provisional import assign_max_iou, assign_points
-from pydistill.ops import assign_atss
+from pydistill.ops import assign_atss, assign_max_iou, assign_points
 from pydistill.ops.assign_atss import BACKGROUND, IGNORED
 
 
