@@ -8,20 +8,20 @@ from torch import Tensor
 
 from pydistill.losses.ld._provisional import (
     box_to_distance,
-    distribution_focal_loss,
     giou_loss,
-    quality_focal_loss,
-    sigmoid_focal_loss,
 )
 from pydistill.losses.ld.normalizers import divide, joint_mean, level_means
 from pydistill.losses.ld.regions import imitation_masks
 from pydistill.losses.ld.step import Step, once
 from pydistill.ops import (
+    distribution_focal_loss,
     fine_grained_region,
     general_instance_region,
     inside_region,
     masked_feature_loss,
     pairwise_iou,
+    quality_focal_loss,
+    sigmoid_focal_loss,
     softmax_kl,
 )
 
