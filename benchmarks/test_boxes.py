@@ -1,10 +1,13 @@
-"""Box sides from distributions, forward and backward: the logits of a pyramid of two 800 x 1344 pictures."""
+"""Box sides from distributions, and losses of boxes, forward and backward: the anchors of two 800 x 1344 pictures."""
+
+from functools import partial
 
 import pytest
 import torch
 
 from benchmarks.conftest import forward_backward
-from pydistill.ops import integral
+from pydistill.ops import ciou_loss, giou_loss, integral
+from pydistill.ops.box_iou_loss import box_iou_loss_reference
 
 ANCHORS, BINS = 22400 * 2, 17
 
@@ -29,4 +32,21 @@ def test_integral(compare, device, kept):
         compiled=forward_backward(torch.compile(lambda x: torch_integral(x, mask)), logits),
         floor=(lambda: plain + 1) if mask is None else lambda: torch.zeros_like(plain),
         bytes_moved=4 * 2 * plain.numel() if mask is None else 4 * plain.numel(),
+    )
+
+
+@pytest.mark.parametrize("loss", [giou_loss, ciou_loss], ids=["giou", "ciou"])
+def test_box_loss(compare, device, loss):
+    """Floor: two sets of boxes are read and one gradient is written."""
+    rng = torch.Generator().manual_seed(0)
+    corners = torch.rand(2, ANCHORS, 2, generator=rng) * 100
+    boxes = torch.cat([corners, corners + 1 + torch.rand(2, ANCHORS, 2, generator=rng) * 100], -1).to(device)
+    prediction, target = boxes[0].clone().requires_grad_(), boxes[1]
+    eager = partial(box_iou_loss_reference, form=loss.__name__.removesuffix("_loss"), reduction="sum")
+    compare(
+        ours=forward_backward(partial(loss, reduction="sum"), prediction, target),
+        eager=forward_backward(eager, prediction, target),
+        compiled=forward_backward(torch.compile(eager), prediction, target),
+        floor=lambda: prediction.detach() + target,
+        bytes_moved=4 * 3 * target.numel(),
     )

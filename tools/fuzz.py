@@ -164,6 +164,35 @@ def _pairwise_iou(rng: Random) -> Arguments:
     return {"a": boxes(5), "b": boxes(5 if aligned else 3), "mode": mode, "aligned": aligned, "eps": 1e-6}
 
 
+def _box_iou(rng: Random) -> Arguments:
+    return {"boxes1": boxes(5), "boxes2": boxes(3)}
+
+
+def _box_loss(rng: Random) -> Arguments:
+    return {
+        "prediction": boxes(2, 5).requires_grad_(),
+        "target": boxes(2, 5),
+        "weight": rng.choice([None, torch.rand(2, 5), torch.rand(5) > 0.5]),
+        "reduction": rng.choice(["none", "mean", "sum"]),
+        "eps": 1e-6,
+    }
+
+
+def _distance_to_box(rng: Random) -> Arguments:
+    return {"points": torch.rand(5, 2), "distances": real(2, 5, 4), "scale": rng.choice([None, torch.rand(5)])}
+
+
+def _box_to_distance(rng: Random) -> Arguments:
+    return {
+        "points": torch.rand(5, 2),
+        "boxes": boxes(2, 5),
+        "min_distance": rng.choice([None, 0.0]),
+        "max_distance": rng.choice([None, 16]),
+        "margin": 0.1,
+        "scale": rng.choice([None, torch.rand(5)]),
+    }
+
+
 def _assign_atss(rng: Random) -> Arguments:
     return {
         "anchors": boxes(21),
@@ -296,6 +325,15 @@ VALID: dict[str, Callable[[Random], Arguments]] = {
     "sigmoid_focal_loss": _sigmoid_focal_loss,
     "distribution_focal_loss": _distribution_focal_loss,
     "pairwise_iou": _pairwise_iou,
+    "box_iou": _box_iou,
+    "generalized_box_iou": _box_iou,
+    "distance_box_iou": _box_iou,
+    "complete_box_iou": _box_iou,
+    "giou_loss": _box_loss,
+    "diou_loss": _box_loss,
+    "ciou_loss": _box_loss,
+    "distance_to_box": _distance_to_box,
+    "box_to_distance": _box_to_distance,
     "assign_atss": _assign_atss,
     "valuable_localization_region": _valuable_localization_region,
     "inside_region": _inside_region,

@@ -15,14 +15,16 @@ template <Measure m> struct MeasureTag {
 };
 
 template <class A> struct Aspect {                        // of a pair, for CIoU
-  A alpha, difference;                                    // angle_b - angle_a
+  A alpha, difference, v, iou;                            // difference = angle_b - angle_a
   static constexpr A kScale = A(0.40528473456935108577);  // 4 / pi^2
 
   PD_HD Aspect(const Box<A>& a, const Box<A>& b, A eps) : difference(angle(b, eps) - angle(a, eps)) {
-    const A both = positive_area(intersection(a, b)), v = kScale * difference * difference;
-    alpha = v / (1 - both / (a.area() + b.area() - both + eps) + v + eps);
+    const A both = positive_area(intersection(a, b));
+    v = kScale * difference * difference;
+    iou = both / (a.area() + b.area() - both + eps);
+    alpha = v / (1 - iou + v + eps);
   }
-  PD_HD A penalty() const { return alpha * kScale * difference * difference; }
+  PD_HD A penalty() const { return alpha * v; }
   PD_HD static A angle(const Box<A>& b, A eps) { return std::atan(b.width() / (b.height() + eps)); }
 };
 

@@ -5,6 +5,9 @@ from pydistill.ops.assign_max_iou import assign_max_iou
 from pydistill.ops.assign_points import PointAssignment, assign_points
 from pydistill.ops.attention_distillation_loss import attention_distillation_loss, energy_distillation_loss
 from pydistill.ops.attention_map import attention_map, channel_energy
+from pydistill.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from pydistill.ops.box_iou_loss import ciou_loss, diou_loss, giou_loss
+from pydistill.ops.distance_to_box import box_to_distance, distance_to_box
 from pydistill.ops.distribution_focal_loss import distribution_focal_loss
 from pydistill.ops.fine_grained_region import fine_grained_region
 from pydistill.ops.general_instance_region import general_instance_region
@@ -32,9 +35,18 @@ __all__ = [
     "assign_points",
     "attention_distillation_loss",
     "attention_map",
+    "box_iou",
+    "box_to_distance",
     "channel_energy",
+    "ciou_loss",
+    "complete_box_iou",
+    "diou_loss",
+    "distance_box_iou",
+    "distance_to_box",
     "distribution_focal_loss",
     "energy_distillation_loss",
+    "generalized_box_iou",
+    "giou_loss",
     "fine_grained_region",
     "general_instance_region",
     "hungarian_match",

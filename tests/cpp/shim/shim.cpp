@@ -80,7 +80,7 @@ struct Warp {
   unsigned ready = 0;      // lanes that can run
   Meeting meeting[kWarp];  // by the lowest lane of the mask
   uint64_t value[kWarp];   // what a lane brings to a shuffle and, when all are there, takes from it
-  unsigned from[kWarp];
+  unsigned from[kWarp] = {};
 };
 
 class Machine {
