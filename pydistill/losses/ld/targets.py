@@ -37,8 +37,8 @@ class Scene:
     def stride(self) -> Tensor:
         """(A, 1): of each anchor's level."""
         # filled, not copied from the host, so that a graph may be captured
-        filled = [self.points.new_empty(n, 1).fill_(s) for n, s in zip(self.level_sizes, self.strides, strict=True)]
-        return torch.cat(filled)
+        new = self.anchors.new_empty
+        return torch.cat([new(n, 1).fill_(s) for n, s in zip(self.level_sizes, self.strides, strict=True)])
 
 
 @dataclass(frozen=True)
