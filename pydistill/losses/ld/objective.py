@@ -6,17 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pydistill.losses.ld._provisional import (
-    box_to_distance,
-    giou_loss,
-)
 from pydistill.losses.ld.normalizers import divide, joint_mean, level_means
 from pydistill.losses.ld.regions import imitation_masks
 from pydistill.losses.ld.step import Step, once
 from pydistill.ops import (
+    box_to_distance,
     distribution_focal_loss,
     fine_grained_region,
     general_instance_region,
+    giou_loss,
     inside_region,
     masked_feature_loss,
     pairwise_iou,

@@ -7,13 +7,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from pydistill.losses.ld._provisional import distance_to_box
 from pydistill.losses.ld.normalizers import joint_mean
 from pydistill.losses.ld.prediction import DensePrediction
 from pydistill.losses.ld.presets import Detector, LDRules
 from pydistill.losses.ld.regions import vlr_weight
 from pydistill.losses.ld.targets import Scene, Targets, targets_of
-from pydistill.ops import integral
+from pydistill.ops import distance_to_box, integral
 from pydistill.ops._register import accumulator
 
 T = TypeVar("T")
