@@ -25,10 +25,39 @@ def kd_maps():
     return normal(2, BINS, 3, 4, seed=1), normal(2, BINS, 3, 4, seed=2)
 
 
+def classes():
+    labels = torch.randint(-1, 7, (ROWS,), generator=rng(3))  # -1 and 6: background
+    return normal(ROWS, 6, seed=1), (labels, torch.rand(ROWS, generator=rng(4), dtype=torch.float64))
+
+
+def probabilities():
+    logits, target = classes()
+    return logits.sigmoid(), target
+
+
+def sides():
+    target = torch.rand(ROWS, generator=rng(3), dtype=torch.float64) * (BINS - 1.1)
+    return normal(ROWS, BINS, seed=1), target.masked_scatter(target < 2, torch.arange(9.0).double().repeat(9))
+
+
+def boxes():
+    """Pairs that overlap much, little and not at all."""
+    corner, size = torch.rand(2, ROWS, 2, generator=rng(3), dtype=torch.float64) * 20 + 5
+    target = torch.cat([corner, corner + size], 1)
+    return target + torch.linspace(0.1, 12, ROWS, dtype=torch.float64)[:, None] * normal(ROWS, 4, scale=0.4), target
+
+
 LOSSES = {
     "kd": (dict(type="KnowledgeDistillationKLDivLoss", loss_weight=0.25, T=10), kd_inputs),
     "kd-2": (dict(type="KnowledgeDistillationKLDivLoss", loss_weight=10, T=2), kd_inputs),
     "kd-maps": (dict(type="KnowledgeDistillationKLDivLoss"), kd_maps),
+    "qfl": (dict(type="QualityFocalLoss"), classes),
+    "qfl-beta": (dict(type="QualityFocalLoss", beta=1.5, loss_weight=3.0), classes),
+    "qfl-probabilities": (dict(type="QualityFocalLoss", activated=True), probabilities),
+    "dfl": (dict(type="DistributionFocalLoss", loss_weight=0.25), sides),
+    "giou": (dict(type="GIoULoss", loss_weight=2.0), boxes),
+    "diou": (dict(type="DIoULoss", eps=1e-7), boxes),
+    "ciou": (dict(type="CIoULoss"), boxes),
 }
 REDUCTIONS = {
     "mean": {},
@@ -38,6 +67,11 @@ REDUCTIONS = {
     "sum": dict(reduction_override="sum"),
     "none": dict(reduction_override="none", avg_factor=4.0),
 }
+
+
+def tolerance(config):
+    """CIoU has eps, 1e-6, in its alpha where mmdetection can divide by 0."""
+    return 1e-7 if config["type"] == "CIoULoss" else 1e-9
 
 
 def value_and_gradient(module, prediction, *target, **options):
@@ -63,8 +97,8 @@ def test_loss_is_mmdets(name, reduction, weighted):
     assert type(ours).__module__ == "pydistill.hosts.mmdet.losses"
     want, want_gradient = value_and_gradient(theirs, prediction, *target, **options)
     got, gradient = value_and_gradient(ours, prediction, *target, **options)
-    assert relative_error(got, want) < 1e-9
-    assert relative_error(gradient, want_gradient) < 1e-9
+    assert relative_error(got, want) < tolerance(config)
+    assert relative_error(gradient, want_gradient) < tolerance(config)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -80,3 +114,20 @@ def test_wrong_options():
         MODELS.build(dict(type="pydistill.KnowledgeDistillationKLDivLoss", T=0))
     with pytest.raises(ValueError, match='expected reduction "none", "mean" or "sum", got'):
         MODELS.build(dict(type="pydistill.KnowledgeDistillationKLDivLoss", reduction="avg"))
+    with pytest.raises(ValueError, match="expected use_sigmoid=True, got False"):
+        MODELS.build(dict(type="pydistill.QualityFocalLoss", use_sigmoid=False))
+    with pytest.raises(TypeError, match="expected a pair of labels and scores, got a tensor"):
+        MODELS.build(dict(type="pydistill.QualityFocalLoss"))(torch.zeros(2, 3), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("kind", ["GIoULoss", "DIoULoss", "CIoULoss"])
+def test_box_weights(kind):
+    """Weights of each coordinate are averaged; weights that are all 0 give 0."""
+    theirs, ours = MODELS.build(dict(type=kind)), MODELS.build(dict(type=f"pydistill.{kind}"))
+    prediction, target = boxes()
+    weight = torch.rand(ROWS, 4, generator=rng(5), dtype=torch.float64)
+    for w in (weight, weight * 0, weight[:, 0] * 0):
+        want = value_and_gradient(theirs, prediction, target, weight=w, avg_factor=3.0)
+        got = value_and_gradient(ours, prediction, target, weight=w, avg_factor=3.0)
+        limit = tolerance(dict(type=kind))
+        assert relative_error(got[0], want[0]) < limit and relative_error(got[1], want[1]) < limit

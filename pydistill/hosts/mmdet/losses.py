@@ -1,11 +1,18 @@
 """mmdetection's loss modules over the kernels: same names, arguments and numbers."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pydistill.ops import (
+    ciou_loss,
+    diou_loss,
+    distribution_focal_loss,
+    giou_loss,
+    quality_focal_loss,
     softmax_kl,
 )
 
@@ -62,3 +69,111 @@ class KnowledgeDistillationKLDivLoss(_Loss):
         """The loss of the rows that ``weight`` counts, reduced as mmdet does."""
         options = self._options(weight, avg_factor, reduction_override)
         return self.loss_weight * softmax_kl(pred, soft_label, temperature=self.T, dim=1, bins="mean", **options)
+
+
+class QualityFocalLoss(_Loss):
+    """:func:`pydistill.ops.quality_focal_loss` of logits ``(N, C)`` and a pair of labels and scores, ``(N,)`` each.
+
+    Args:
+        use_sigmoid: True.
+        beta: the exponent.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        loss_weight: what the result is multiplied by.
+        activated: whether ``pred`` holds probabilities.
+    """
+
+    def __init__(
+        self,
+        use_sigmoid: bool = True,
+        beta: float = 2.0,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+        activated: bool = False,
+    ):
+        super().__init__(reduction, loss_weight)
+        if not use_sigmoid:
+            raise ValueError(
+                "QualityFocalLoss: expected use_sigmoid=True, got False; activated=True takes probabilities"
+            )
+        self.use_sigmoid, self.beta, self.activated = use_sigmoid, beta, activated
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: tuple[Tensor, Tensor],
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """The loss of the rows, reduced as mmdet does."""
+        if isinstance(target, Tensor):
+            raise TypeError("QualityFocalLoss: expected a pair of labels and scores, got a tensor of soft labels")
+        options = self._options(weight, avg_factor, reduction_override)
+        return self.loss_weight * quality_focal_loss(pred, *target, beta=self.beta, activated=self.activated, **options)
+
+
+class DistributionFocalLoss(_Loss):
+    """:func:`pydistill.ops.distribution_focal_loss` of logits ``(N, n)`` and targets ``(N,)`` in bins.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        loss_weight: what the result is multiplied by.
+    """
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """The loss of the rows, reduced as mmdet does."""
+        options = self._options(weight, avg_factor, reduction_override)
+        return self.loss_weight * distribution_focal_loss(pred, target, **options)
+
+
+class _BoxLoss(_Loss):
+    function: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, eps: float = 1e-6, reduction: str = "mean", loss_weight: float = 1.0):
+        super().__init__(reduction, loss_weight)
+        self.eps = eps
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """The loss of boxes ``(N, 4)``, reduced as mmdet does; of weights ``(N, 4)`` the mean counts."""
+        if weight is not None and weight.dim() > 1:
+            weight = weight.mean(-1)
+        options = self._options(weight, avg_factor, reduction_override)
+        return self.loss_weight * type(self).function(pred, target, eps=self.eps, **options)
+
+
+class GIoULoss(_BoxLoss):
+    """:func:`pydistill.ops.giou_loss`, without mmdet's look at the weights, which waits for the device.
+
+    Args:
+        eps: the least area.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        loss_weight: what the result is multiplied by.
+    """
+
+    function = staticmethod(giou_loss)
+
+
+class DIoULoss(_BoxLoss):
+    """:func:`pydistill.ops.diou_loss`; see :class:`GIoULoss`."""
+
+    function = staticmethod(diou_loss)
+
+
+class CIoULoss(_BoxLoss):
+    """:func:`pydistill.ops.ciou_loss`; see :class:`GIoULoss`."""
+
+    function = staticmethod(partial(ciou_loss, alpha="mmdet"))
