@@ -47,6 +47,17 @@ def test_images_without_boxes(preset, reference, padding, device):
     assert all(g.isfinite().all() for g in gradients(losses, student))
 
 
+def test_fcos_takes_points_and_may_have_a_band():
+    student, teacher = prediction(0), prediction(1)
+    low, high = grid().chunk(2, 1)
+    loss, data = LDLoss(STRIDES, preset="fcos"), (SIZES, BOXES, LABELS, COUNTS)
+    of_boxes, of_points = (loss(student, teacher, anchors, *data) for anchors in (grid(), (low + high) / 2))
+    assert all(torch.equal(of_boxes[name], of_points[name]) for name in of_boxes)
+    band = run(LDLoss(STRIDES, preset="fcos", vlr_region="band", vlr_weight="iou"), student, teacher)
+    rest = run(LDLoss(STRIDES, preset="atss", vlr_ld=0.0625, positives_in_vlr=True), student, teacher)
+    assert 0 < band["vlr_ld"] < rest["vlr_ld"]  # ATSS' band without FCOS' positives
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_images(preset):
     """A process whose share of the last batch is empty loses nothing."""
