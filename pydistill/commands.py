@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pydistill import lane_commands
+from pydistill import dense_commands, lane_commands
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Fused losses for knowledge distillation in dense vision."
@@ -72,4 +72,5 @@ for verb, help in (
 ):
     group = _group(help)
     group.command("lanes")(getattr(lane_commands, verb))
+    group.command("dense")(getattr(dense_commands, verb))
     app.add_typer(group, name=verb)

@@ -191,3 +191,27 @@ def describe_gain(gains: Sequence[float]) -> str:
 def interval(values: Sequence[float]) -> float:
     """Half the width of the 95% interval of the mean of at least two values, after Student."""
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def describe_effect(method: str, measure: str, gains: Sequence[float], scope: str) -> str:
+    """What a method did to a measure, whichever way it fell, and how far that can be trusted.
+
+    Args:
+        method: its name.
+        measure: with its article.
+        gains: differences in points, paired by seed.
+        scope: a sentence that says what an effect holds for.
+    """
+    mean = float(np.mean(gains))
+    way = "raised" if mean > 0 else "lowered" if mean < 0 else "did not change"
+    if len(gains) == 1:
+        size = f" by {abs(mean):.2f} points" if mean else ""
+        return (
+            f"In this run {method} {way} {measure}{size}. This is one run with one seed: it shows that training works "
+            "and is no evidence of a gain or of a loss. Repeat it over several seeds for an interval."
+        )
+    half = interval(gains)
+    shown = f"{mean:+.2f} points, 95% interval [{mean - half:+.2f}, {mean + half:+.2f}]"
+    if mean - half <= 0 <= mean + half:
+        return f"No effect shown at this scale: over {len(gains)} seeds, paired, {method} changed {measure} by {shown}."
+    return f"Over {len(gains)} seeds, paired, {method} {way} {measure}: {shown}. {scope}"

@@ -126,10 +126,6 @@ class TrainingLoop(ABC, Generic[C, B]):
         """What else is logged."""
         return self.distiller.statistics()
 
-    def set_modes(self) -> None:
-        """Training mode; a step begins with it."""
-        self.model.train()
-
     def run(self, until: int | None = None, on_step: Callable[[int, Row], None] | None = None) -> list[Row]:
         """Trains up to step ``until``, or to the end; ``on_step`` sees the steps done and the latest row of the log."""
         row: Row = {}
@@ -172,7 +168,7 @@ class TrainingLoop(ABC, Generic[C, B]):
         """One step of the optimiser; returns the weighted terms."""
         seed, rank = self.config.seed, self.fabric.global_rank
         torch.manual_seed(((seed * 1_000_003 + self.step) * _PROCESSES + rank) % 2**63)
-        self.set_modes()
+        self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate(self.step)
         losses, total = self.losses(batch)

@@ -55,11 +55,22 @@ def draw_points(
     return canvas
 
 
-def overlay(picture: Picture, attention: NDArray[np.float32]) -> Picture:
-    """Lays the square root of an attention map (h, w) over a dimmed ``picture``; its largest value is yellow."""
+def overlay(
+    picture: Picture, attention: NDArray[np.float32], *, largest: float | None = None, smooth: bool = True
+) -> Picture:
+    """Lays the square root of an attention map (h, w) over a dimmed ``picture``.
+
+    Args:
+        picture: what to lay it over.
+        attention: values >= 0.
+        largest: the value that is yellow; None: the largest.
+        smooth: between the map's positions; else each is a rectangle.
+    """
     size = (picture.shape[1], picture.shape[0])
-    strength = np.sqrt(np.clip(attention / max(float(attention.max()), 1e-30), 0, 1))
-    strength = np.clip(cv2.resize(strength.astype(np.float32), size, interpolation=cv2.INTER_LINEAR), 0, 1)
+    most = float(attention.max()) if largest is None else largest
+    strength = np.sqrt(np.clip(attention / max(most, 1e-30), 0, 1))
+    kind = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
+    strength = np.clip(cv2.resize(strength.astype(np.float32), size, interpolation=kind), 0, 1)
     heat = cv2.applyColorMap((strength * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(grey, 0.3, heat, 0.9, 0).astype(np.uint8)
@@ -68,6 +79,19 @@ def overlay(picture: Picture, attention: NDArray[np.float32]) -> Picture:
 def enlarge(picture: Picture, factor: int) -> Picture:
     """``picture`` magnified, smoothly."""
     return np.asarray(cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def resize(picture: Picture, size: Sequence[int]) -> Picture:
+    """``picture`` at ``size``, width and height in pixels, smoothly."""
+    return np.asarray(cv2.resize(picture, list(size), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def draw_point(picture: Picture, at: Sequence[float], colour: tuple[int, int, int] = GREEN) -> Picture:
+    """Draws a disc at ``at`` (x, y) in pixels on a copy of ``picture``."""
+    canvas = picture.copy()
+    centre = [round(v) for v in at]
+    cv2.circle(canvas, centre, max(2, round(max(picture.shape) / 100)), colour, cv2.FILLED, cv2.LINE_AA)
+    return canvas
 
 
 def data_uri(picture: Picture, quality: int = 85) -> str:
@@ -103,3 +127,24 @@ def write_montage(
     figure.savefig(drawn, format="png")
     target.parent.mkdir(parents=True, exist_ok=True)
     Image.open(drawn).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+def draw_boxes(
+    picture: Picture,
+    boxes: NDArray[np.float32],
+    names: Sequence[str] = (),
+    colour: tuple[int, int, int] = GREEN,
+    width: int | None = None,
+) -> Picture:
+    """Draws boxes (k, 4), left, top, right, bottom in pixels, on a copy of ``picture``, each under its name, if any."""
+    canvas = picture.copy()
+    thick = width or max(1, round(max(picture.shape) / 400))
+    size = max(picture.shape) / 1000 + 0.15
+    for i, box in enumerate(np.round(np.nan_to_num(boxes) * 8).astype(int)):
+        left, top, right, bottom = box.tolist()
+        cv2.rectangle(canvas, (left, top), (right, bottom), colour, thick, cv2.LINE_AA, 3)
+        if i < len(names):
+            at = (left // 8 + thick, max(top // 8 - 2 * thick, round(20 * size)))
+            for ink, stroke in (((0, 0, 0), 3 * thick), (colour, thick)):
+                cv2.putText(canvas, names[i], at, cv2.FONT_HERSHEY_SIMPLEX, size, ink, stroke, cv2.LINE_AA)
+    return canvas

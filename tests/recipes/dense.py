@@ -1,9 +1,13 @@
-"""Small data sets in COCO's layout, for the tests."""
+"""Small data sets in COCO's layout and a training of seconds, for the tests."""
 
 import json
 
 import cv2
 import numpy as np
+import torch
+
+from pydistill.recipes.dense.config import DenseConfig
+from pydistill.recipes.dense.training import build_model
 
 
 def write_dataset(root, sizes, annotations, *, split="val", categories=((1, "a"), (2, "b")), pictures=None):
@@ -24,3 +28,15 @@ def write_dataset(root, sizes, annotations, *, split="val", categories=((1, "a")
     (root / "annotations").mkdir(exist_ok=True)
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return root
+
+
+TINY = DenseConfig(
+    width=0.125, strides=(8, 16), fpn_channels=8, convolutions=1, steps=4, batch=2, warmup=2,
+    log_every=1, evaluate_every=4, probe=2, save_every=2, lr=1e-3,
+)  # fmt: skip
+
+
+def make_teacher(config=TINY, classes=3):
+    """A teacher of the same shape with weights of its own."""
+    torch.manual_seed(77)
+    return build_model(config, classes).eval()

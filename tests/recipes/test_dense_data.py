@@ -65,7 +65,7 @@ def test_batch(dataset):
     expected[1, 0] = torch.tensor([10, 60, 50, 76]) * 0.6
     torch.testing.assert_close(batch.boxes, expected, rtol=1e-6, atol=0)
     assert (batch.pictures[1, :, :, 36:] == 0).all() and (batch.pictures[1, :, :, :36] != 0).all()
-    pictures, scales = data.pictures([0, 1, 3])
+    pictures, scales, sizes = data.pictures([0, 1, 3])
     assert pictures.equal(batch.pictures) and scales.tolist() == pytest.approx([0.8, 0.6, 1.6])
     assert data.original(1).shape == (80, 60, 3)
 

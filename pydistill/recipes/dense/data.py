@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -82,25 +83,15 @@ class DenseData(TrainingBatches[Item, Batch]):
         """The picture as it is on disk: (h, w, 3) uint8 BGR."""
         return self.dataset.picture(index)
 
-    def pictures(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Some pictures for evaluation.
-
-        Returns:
-            pictures: (k, 3, H, W) float32, as in ``Batch``.
-            scales: (k,) float32, the network's pixels per pixel of the file.
-        """
-        read = [self._read(i) for i in indices]
-        return self._to_input([picture for picture, _ in read]), torch.tensor([scale for _, scale in read])
+    def pictures(self, indices: Sequence[int]) -> "Inputs":
+        """Some pictures for evaluation."""
+        return _to_inputs([self._read(i) for i in indices], self.size)
 
     def _read(self, index: int) -> tuple[NDArray[np.uint8], float]:
         """A picture at the network's scale, and the scale."""
         found = self._scaled.get(index)
         if found is None:
-            picture = self.dataset.picture(index)
-            scale = min(side / own for side, own in zip(self.size, picture.shape))
-            none = Item(picture, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-            fitted = rescale(none, scale).picture[: self.size[0], : self.size[1]]
-            found = (np.ascontiguousarray(fitted), scale)
+            found = _fit(self.dataset.picture(index), self.size)
             if self.cache:
                 self._scaled[index] = found
         return found
@@ -119,15 +110,48 @@ class DenseData(TrainingBatches[Item, Batch]):
         for i, item in enumerate(items):
             boxes[i, : len(item.labels)], labels[i, : len(item.labels)] = item.boxes, item.labels
         return Batch(
-            self._to_input([item.picture for item in items]),
+            _to_input([item.picture for item in items], self.size),
             torch.from_numpy(boxes),
             torch.from_numpy(labels),
             torch.tensor([len(item.labels) for item in items]),
             torch.tensor([item.picture.shape[:2] for item in items]),
         )
 
-    def _to_input(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        padded = torch.zeros(len(pictures), 3, *self.size)
-        for place, picture in zip(padded, pictures):
-            place[:, : picture.shape[0], : picture.shape[1]] = normalise([picture], MEAN, STD)[0]
-        return padded
+
+class Inputs(NamedTuple):
+    """Pictures for a network, without boxes.
+
+    Attributes:
+        pictures: (k, 3, H, W) float32, as in ``Batch``.
+        scales: (k,) float32, the network's pixels per pixel of the file.
+        sizes: (k, 2) int64, height and width without the padding.
+    """
+
+    pictures: Tensor
+    scales: Tensor
+    sizes: Tensor
+
+
+def to_inputs(pictures: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> Inputs:
+    """Pictures (h, w, 3) uint8 BGR of any sizes, each as large as fits ``size``."""
+    return _to_inputs([_fit(picture, size) for picture in pictures], size)
+
+
+def _fit(picture: NDArray[np.uint8], size: tuple[int, int]) -> tuple[NDArray[np.uint8], float]:
+    """``picture`` as large as fits ``size``, and the scale."""
+    scale = min(side / own for side, own in zip(size, picture.shape))
+    none = Item(picture, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    return np.ascontiguousarray(rescale(none, scale).picture[: size[0], : size[1]]), scale
+
+
+def _to_inputs(fitted: Sequence[tuple[NDArray[np.uint8], float]], size: tuple[int, int]) -> Inputs:
+    pictures = [picture for picture, _ in fitted]
+    sizes = torch.tensor([picture.shape[:2] for picture in pictures])
+    return Inputs(_to_input(pictures, size), torch.tensor([scale for _, scale in fitted]), sizes)
+
+
+def _to_input(pictures: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> Tensor:
+    padded = torch.zeros(len(pictures), 3, *size)
+    for place, picture in zip(padded, pictures):
+        place[:, : picture.shape[0], : picture.shape[1]] = normalise([picture], MEAN, STD)[0]
+    return padded

@@ -15,10 +15,10 @@ from pydistill.recipes.lanes.data import LaneData
 from pydistill.recipes.lanes.demo import Result, Trained
 from pydistill.recipes.lanes.metric import Score
 from pydistill.recipes.lanes.road import FRAME, H_SAMPLES
-from pydistill.recipes.table import interval
+from pydistill.recipes.table import describe_effect
 from pydistill.recipes.training import Row
 from pydistill.report import page, pictures
-from pydistill.report.plots import Line, line_plot
+from pydistill.report.plots import Line, line_plot, series
 from pydistill.taps import Taps
 
 _SCENES = 5
@@ -62,20 +62,7 @@ def write_picture(result: Result, target: Path) -> None:
 def verdict(result: Result) -> str:
     """What SAD did to the accuracy, whichever way it fell, and how far that can be trusted."""
     gains = [100 * (sad.score.accuracy - plain.score.accuracy) for plain, sad in result.pairs]
-    mean = float(np.mean(gains))
-    way = "raised" if mean > 0 else "lowered" if mean < 0 else "did not change"
-    if len(gains) == 1:
-        size = f" by {abs(mean):.2f} points" if mean else ""
-        return (
-            f"In this run SAD {way} the accuracy{size}. This is one run with one seed: it shows that training works "
-            "and is no evidence of a gain or of a loss. Repeat it over several seeds (--repeats 5) for an interval."
-        )
-    half = interval(gains)
-    shown = f"{mean:+.2f} points, 95% interval [{mean - half:+.2f}, {mean + half:+.2f}]"
-    if mean - half <= 0 <= mean + half:
-        return f"No effect shown at this scale: over {len(gains)} seeds, paired, SAD changed the accuracy by {shown}."
-    scope = "This holds for generated scenes and one small network."
-    return f"Over {len(gains)} seeds, paired, SAD {way} the accuracy: {shown}. {scope}"
+    return describe_effect("SAD", "the accuracy", gains, "This holds for generated scenes and one small network.")
 
 
 def _mean(result: Result, which: int) -> NDArray[np.float64]:
@@ -119,24 +106,17 @@ def _tiles(result: Result) -> list[dict[str, str]]:
     ]
 
 
-def _series(history: Sequence[Row], name: str, smooth: int = 1) -> tuple[list[float], list[float]]:
-    """Steps and values of one column of the log; each value is the mean of up to ``smooth`` rows that end there."""
-    rows = [(row["step"], row[name]) for row in history if name in row]
-    values = [float(np.mean([v for _, v in rows[max(0, i - smooth + 1) : i + 1]])) for i in range(len(rows))]
-    return [step for step, _ in rows], values
-
-
 def _plots(plain: Sequence[Row], sad: Sequence[Row], config: LaneConfig) -> list[str]:
     def both(title: str, name: str, smooth: int) -> str:
         lines = [
-            Line("ENet + SAD", *_series(sad, name, smooth), colour=2),
-            Line("ENet", *_series(plain, name, smooth), colour=1, dashed=True),
+            Line("ENet + SAD", *series(sad, name, smooth), colour=2),
+            Line("ENet", *series(plain, name, smooth), colour=1, dashed=True),
         ]
         return line_plot(title, lines, marker=config.start, marked="SAD starts")
 
     terms = [name for name in dict.fromkeys(n for row in sad for n in row) if name.startswith("sad.")]
     names = [f"E{learner + 1} imitates E{teacher + 1}" for learner, teacher in config.sad_pairs]
-    lines = [Line(names[i], *_series(sad, name, 5), colour=i + 2) for i, name in enumerate(terms)]
+    lines = [Line(names[i], *series(sad, name, 5), colour=i + 2) for i, name in enumerate(terms)]
     return [
         both("Segmentation loss", "segmentation", 5),
         both("Accuracy on test scenes", "accuracy", 1),
