@@ -15,7 +15,7 @@ JOBS ?= $(shell nproc)
 STAGE ?= build
 GPU_CHECK ?= build/gpu-check.json
 ARGS ?=
-HOSTS := mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0 'setuptools<81'
+HOSTS := mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0 'setuptools<81' transformers
 
 BUILD_REQUIRES := setuptools>=77 pybind11>=3.0 cmake>=3.25 ninja apache-tvm-ffi>=0.1.6
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)

@@ -27,6 +27,7 @@ from mmdet.models import dense_heads  # noqa: E402
 from mmdet.models.losses.iou_loss import diou_loss  # noqa: E402
 from mmdet.registry import MODELS, TASK_UTILS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
+from mmdet.utils import register_all_modules  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
@@ -34,4 +35,14 @@ from mmengine.structures import InstanceData  # noqa: E402
 import pydistill.hosts.mmdet  # noqa: E402, F401
 
 init_default_scope("mmdet")
-__all__ = ["MODELS", "TASK_UTILS", "Config", "DetDataSample", "InstanceData", "dense_heads", "diou_loss", "mmdet"]
+__all__ = [
+    "MODELS",
+    "TASK_UTILS",
+    "Config",
+    "DetDataSample",
+    "InstanceData",
+    "dense_heads",
+    "diou_loss",
+    "mmdet",
+    "register_all_modules",
+]
