@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import ld_eager
 from tests.conformance import relative_error
 from tests.hosts.mmdet_here import MODELS, Config, DetDataSample, InstanceData, dense_heads, mmdet
 from tests.hosts.test_mmdet_boxes import SIZES, STRIDES, random_boxes
 
-CLASSES, BINS = 5, 9
+CLASSES, BINS = 5, 17
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "mmdet.md").read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 TINY_BACKBONE = dict(depth=18, base_channels=8, frozen_stages=-1, norm_eval=False, init_cfg=None)
@@ -113,6 +114,33 @@ def test_whole_objective():
         head.loss_by_feat(*inputs)
     with pytest.raises(ValueError, match="expected the teacher's feature maps for loss_im"):
         head.loss_by_feat(*inputs, teacher_scores=teacher_scores)
+
+
+def test_options_are_the_released_codes():
+    """The weights of the released configuration give the loss that its arithmetic gives."""
+    kl = "pydistill.KnowledgeDistillationKLDivLoss"
+    head = MODELS.build(
+        head_config(
+            "pydistill.LDHead",
+            reference="released",
+            loss_ld_vlr=dict(type=kl, loss_weight=0.25, T=10),
+            loss_kd=dict(type=kl, loss_weight=10, T=2),
+            loss_im=dict(type="IMLoss", loss_weight=2.0),
+            imitation_method="finegrained",
+        )
+    )
+    scores, sides, teacher_scores, soft = maps(3)
+    rng = torch.Generator().manual_seed(5)
+    features = [[torch.randn(3, 8, *s, generator=rng, dtype=torch.float64) for s in SIZES] for _ in range(2)]
+    images = objects((4, 1, 7))
+    terms = head.loss_by_feat(
+        scores, sides, images, [META] * 3, soft, teacher_scores=teacher_scores, features=tuple(features)
+    )
+    anchors = torch.cat(head.prior_generator.grid_priors(SIZES, device="cpu")).double()
+    boxes = [image.bboxes.double() for image in images]
+    everything = (scores, sides, teacher_scores, soft, *features)
+    want = ld_eager.step(everything, anchors, STRIDES, boxes, [image.labels for image in images])
+    assert relative_error(sum(terms.values()).detach(), want.detach()) < 1e-6  # the regions are of float32
 
 
 @pytest.mark.parametrize(
