@@ -18,13 +18,19 @@ def rows(run: dict[str, Any]) -> list[list[str]]:
         ours = info["minimum_ms"]["ours"]
         peers = {k: v for k, v in info["minimum_ms"].items() if k != "ours"}
         moved = info["bytes_moved"] / 1e6
+        peaks = ", ".join(f"{k} {v:.3g}" for k, v in info.get("memory_mb", {}).items())
         table.append(
             [
                 b["name"].removeprefix("test_"),
                 str(info["threads"]),
                 f"{ours:.3g}",
                 ", ".join(f"{k} {v:.3g} ({v / ours:.2f}x)" for k, v in peers.items()),
-                f"{moved:.3g} MB, {moved / ours:.3g} GB/s",
+                f"{moved:.3g} MB, {moved / ours:.3g} GB/s"
+                + (
+                    f"; allocated at the peak, in MB: {peaks}, {info['gradients_mb']:.3g} of it gradients"
+                    if peaks
+                    else ""
+                ),
             ]
         )
     return table
