@@ -77,7 +77,7 @@ def task():
 
 SHORTER = {
     "docs/lanes.md": {"steps=600": "steps=2, batch=2, size=(48, 80)", "train=800, test=200": "train=2, test=1"},
-    "docs/dense.md": {"steps=350": "steps=2, batch=2", "train=1200, test=300": "train=2, test=1"},
+    "docs/dense.md": {"steps=400": "steps=2, batch=2", "train=1200, test=300": "train=2, test=1"},
 }
 
 

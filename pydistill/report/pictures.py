@@ -138,13 +138,13 @@ def draw_boxes(
 ) -> Picture:
     """Draws boxes (k, 4), left, top, right, bottom in pixels, on a copy of ``picture``, each under its name, if any."""
     canvas = picture.copy()
-    thick = width or max(1, round(max(picture.shape) / 400))
-    size = max(picture.shape) / 1000 + 0.15
+    thick = width or max(1, round(max(picture.shape) / 250))
+    size = max(picture.shape) / 900 + 0.15
     for i, box in enumerate(np.round(np.nan_to_num(boxes) * 8).astype(int)):
         left, top, right, bottom = box.tolist()
         cv2.rectangle(canvas, (left, top), (right, bottom), colour, thick, cv2.LINE_AA, 3)
         if i < len(names):
             at = (left // 8 + thick, max(top // 8 - 2 * thick, round(20 * size)))
-            for ink, stroke in (((0, 0, 0), 3 * thick), (colour, thick)):
+            for ink, stroke in (((0, 0, 0), thick + 3), (colour, thick)):
                 cv2.putText(canvas, names[i], at, cv2.FONT_HERSHEY_SIMPLEX, size, ink, stroke, cv2.LINE_AA)
     return canvas

@@ -25,7 +25,7 @@ def demo(tmp_path_factory):
     plan = Plan(replace(TINY, steps=2, save_every=1), scenes=(4, 4))
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo_module, "load_teacher", lambda path: make_teacher(classes=4))
+        patch.setattr(demo_module, "load_teacher", lambda path: make_teacher(classes=3))
         return folder, Demo(plan, folder, Fabric(accelerator="cpu", devices=1), console=Console(quiet=True)).run()
 
 
@@ -59,7 +59,7 @@ def test_failures(demo):
 
 def test_demo_resumes(demo, monkeypatch):
     folder, result = demo
-    monkeypatch.setattr(demo_module, "load_teacher", lambda path: make_teacher(classes=4))
+    monkeypatch.setattr(demo_module, "load_teacher", lambda path: make_teacher(classes=3))
     trained = []
     monkeypatch.setattr(demo_module.Training, "losses", lambda *_: trained.append(1))
     fabric = Fabric(accelerator="cpu", devices=1)

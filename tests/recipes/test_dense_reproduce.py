@@ -27,7 +27,7 @@ SOME = [
 def table(tmp_path_factory):
     plan = Plan(replace(TINY, steps=1, evaluate_every=9), 4, 2, seeds=(0, 1))
     folder, fabric = tmp_path_factory.mktemp("table"), Fabric(accelerator="cpu", devices=1)
-    made = Table(folder, fabric, plan, SOME, make_teacher(classes=4), Console(quiet=True))
+    made = Table(folder, fabric, plan, SOME, make_teacher(classes=3), Console(quiet=True))
     return made, made.run()
 
 
@@ -48,7 +48,7 @@ def test_a_stopped_table_goes_on(table, monkeypatch):
     monkeypatch.setattr(
         Table, "score", lambda self, row, seed: trained.append((row.name, seed)) or real(self, row, seed)
     )
-    again = Table(made.folder, made.fabric, made.plan, SOME, make_teacher(classes=4), Console(quiet=True))
+    again = Table(made.folder, made.fabric, made.plan, SOME, make_teacher(classes=3), Console(quiet=True))
     assert again.run() == text and trained == [(SOME[-1].name, 1)]
 
 

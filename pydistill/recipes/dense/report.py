@@ -20,7 +20,7 @@ from pydistill.report.plots import Line, distribution_plots, line_plot, series
 GAMMAS = (0.0, 0.25, 0.5)
 _SIDES = ("left", "top", "right", "bottom")
 _TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
-_SCORE = 0.3  # from which a detection is drawn
+_SCORE = 0.4  # from which a detection is drawn
 _LARGE = 3  # times the size of a picture
 
 

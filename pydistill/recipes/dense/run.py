@@ -18,7 +18,7 @@ from pydistill.recipes.progress import rehearse, run_with_progress
 from pydistill.recipes.resnet import load_backbone
 
 COMMITTED = Path(__file__).with_name("teacher.pt")  # of `pydistill train dense --preset teacher`
-SCENES, CLASSES = (1200, 300), 4  # to train on and to test on, and digits, where no folder is given
+SCENES, CLASSES = (1200, 300), 3  # to train on and to test on, and digits, where no folder is given
 SEED = 0  # of these scenes, whatever the training's: the committed teacher has seen the ones to train on
 _CACHED = 2**30  # bytes of pictures at the network's size that are kept in memory
 
