@@ -40,7 +40,7 @@ struct OfLogit {
     const A size = std::abs(x), power = exp(-size), major = A(1) / (A(1) + power), minor = power * major;
     const A p = likely ? major : minor, q = likely ? minor : major, wrong = likely ? A(1) - t : t;
     constexpr A kMost = std::numeric_limits<A>::max();  // in place of infinity: 0 times it is 0
-    return {p, q, (size < kMost ? size : kMost) * wrong + log1p(power), p * (A(1) - t) - q * t, p * q};
+    return {p, q, (size < kMost ? size : kMost) * wrong + log1p_of_share(power), p * (A(1) - t) - q * t, p * q};
   }
 };
 struct OfProbability {  // with the bounds of PyTorch's binary_cross_entropy
@@ -95,11 +95,15 @@ template <class A> struct SigmoidFocal {
 template <class A> struct LabelTargets {
   Rows<const int64_t> label;
   Rows<const A> score;  // absent: 1
+
+  PD_HD int own(int64_t row, int n) const {  // -1: no class
+    const int64_t c = *label.at(row);
+    return c >= 0 && c < n ? int(c) : -1;
+  }
+  PD_HD A score_of(int64_t row) const { return score.data ? *score.at(row) : A(1); }
   template <class Group> PD_HD auto of(Group, int64_t row, int n) const {
-    const int64_t own = *label.at(row);
-    const bool known = own >= 0 && own < n;
-    const A score_of = known && score.data ? *score.at(row) : A(1);
-    return [own = known ? int(own) : -1, score_of](int c) { return c == own ? score_of : A(0); };
+    const int own_class = own(row, n);
+    return [own_class, y = own_class < 0 ? A(0) : score_of(row)](int c) { return c == own_class ? y : A(0); };
   }
 };
 template <class T, class A> struct DenseTargets {
@@ -108,6 +112,8 @@ template <class T, class A> struct DenseTargets {
 };
 
 template <class T, class A, class Targets, class Loss> struct FocalRows {
+  using Storage = T;
+  using Scalar = A;
   Rows<const T> logits;
   Targets targets;
   Rows<const A> weight;  // of one element each; absent: all 1
@@ -115,60 +121,56 @@ template <class T, class A, class Targets, class Loss> struct FocalRows {
   Loss loss;
 
   PD_HD A weight_of(int64_t row) const { return weight.data ? *weight.at(row) : A(1); }
+  PD_HD bool skips(int64_t row) const { return weight_of(row) == A(0); }
+
+  // Gradient of a row: upstream dl/dx.
+  template <class Group> PD_HD void differentiate(Group g, int64_t row, A upstream, const Rows<T>& to) const {
+    loss.with_term([&](auto term) {
+      const auto x = g.template load<A>(logits, row, n);
+      const auto t = targets.of(g, row, n);
+      g.store(to, row, n, [=](int c) { return upstream * term(x(c), t(c)).slope; });
+    });
+  }
 };
 
-template <class T, class A, class Targets, class Loss> struct FocalForward {
-  FocalRows<T, A, Targets, Loss> rows;
-  A* value;      // one per row
-  Rows<T> kept;  // its gradient times `slope`, of step 1; data null where nobody wants it
+template <class In> struct FocalForward {
+  using T = typename In::Storage;
+  using A = typename In::Scalar;
+  In rows;
+  A* value;          // one per row
+  Rows<T> gradient;  // times `slope`; data null where nobody wants it
   A slope;
 
+  PD_HD bool uniform() const { return !rows.weight.data; }  // upstream is the same in every row
+  PD_HD A upstream(int64_t row) const { return rows.weight_of(row) * slope; }
   template <class Group> PD_HD void operator()(Group g, int64_t row) const {
-    const A w = rows.weight_of(row);
-    if (w == A(0)) {
-      if (kept.data) g.store(kept, row, rows.n, [](int) { return A(0); });
+    if (rows.skips(row)) {
+      if (gradient.data) g.store(gradient, row, rows.n, [](int) { return A(0); });
       return g.put(value, row, A(0));
     }
-    rows.loss.with_term([&](auto term) { sum(g, row, w, term); });
-  }
-
-  template <class Group, class Term> PD_LOOP void sum(Group g, int64_t row, A w, Term term) const {
-    const auto x = g.template load<A>(rows.logits, row, rows.n);
-    const auto t = rows.targets.of(g, row, rows.n);
-    A total;
-    if (kept.data) {
-      total = g.sum(rows.n, [=, to = kept.at(row), scale = w * slope](int c) {
-        const auto at = term(x(c), t(c));
-        to[c] = T(scale * at.slope);
-        return at.value;
-      });
-    } else {
-      total = g.sum(rows.n, [=](int c) { return term(x(c), t(c)).value; });
-    }
-    g.put(value, row, w * total);
+    rows.loss.with_term([&](auto term) {
+      const auto x = g.template load<A>(rows.logits, row, rows.n);
+      const auto t = rows.targets.of(g, row, rows.n);
+      g.put(value, row, rows.weight_of(row) * g.sum(rows.n, [=](int c) { return term(x(c), t(c)).value; }));
+    });
+    if (gradient.data) rows.differentiate(g, row, upstream(row), gradient);
   }
 };
 
-template <class T, class A, class Targets, class Loss> struct FocalBackward {
-  FocalRows<T, A, Targets, Loss> rows;
+template <class In> struct FocalBackward {
+  using T = typename In::Storage;
+  using A = typename In::Scalar;
+  In rows;
   Rows<const A> dloss;  // one per row, or the same for all
   const A* factor;      // avg_factor, or null
-  Rows<T> dlogits;
+  Rows<T> gradient;
   A scale;
 
+  PD_HD bool uniform() const { return !rows.weight.data && !dloss.stride[0] && !dloss.stride[1] && !dloss.stride[2]; }
+  PD_HD A upstream(int64_t row) const { return rows.weight_of(row) * scale * per_factor(factor) * *dloss.at(row); }
   template <class Group> PD_HD void operator()(Group g, int64_t row) const {
-    const A w = rows.weight_of(row);
-    if (w == A(0)) return g.store(dlogits, row, rows.n, [](int) { return A(0); });
-    const A upstream = w * scale * per_factor(factor) * *dloss.at(row);
-    rows.loss.with_term([&](auto term) { store(g, row, upstream, term); });
-  }
-
-  template <class Group, class Term> PD_LOOP void store(Group g, int64_t row, A upstream, Term term) const {
-    const auto x = g.template load<A>(rows.logits, row, rows.n);
-    const auto t = rows.targets.of(g, row, rows.n);
-    const auto slope = [=](int c) { return upstream * term(x(c), t(c)).slope; };
-    if (dlogits.step != 1) return g.store(dlogits, row, rows.n, slope);
-    g.each(rows.n, [=, to = dlogits.at(row)](int c) { to[c] = T(slope(c)); });  // vectorised, as a step is none
+    if (rows.skips(row)) return g.store(gradient, row, rows.n, [](int) { return A(0); });
+    rows.differentiate(g, row, upstream(row), gradient);
   }
 };
 

@@ -1,6 +1,6 @@
 // Host side of the focal losses of independent classes, written once for both devices and every target: check, launch.
 #pragma once
-#include "math/focal.h"
+#include "math/focal_tiles.h"
 #include "ops/row_sum.h"
 
 namespace pydistill::focal {
@@ -51,17 +51,27 @@ struct Outputs {  // as row_sum::sum has them; kept: the gradient of rows or of 
   const TensorView &rows, &partial, &total, &kept;
 };
 
+// A GPU takes a row at a time, a CPU a tile of rows.
+template <class Device, class Body> void launch(const Context& context, int64_t n, const Body& body) {
+  const auto& in = body.rows;
+  if constexpr (std::is_same_v<Device, Cpu>) {
+    const int size = in.n < Device::kPixels && in.n > 0 ? Device::kPixels / in.n : 1;
+    const math::FocalTiles<Body> tiles{body, n, size};
+    Device::rows(context, (n + size - 1) / size, int64_t(size) * in.n, tiles);
+  } else {
+    Device::short_rows(context, n, in.n, body, 0, interleaved(in.logits));
+  }
+}
+
 template <class Device, class T, class A, class Targets, class Loss>
 void forward(const Context& context, const char* op, const TensorView& logits,
              const math::FocalRows<T, A, Targets, Loss>& in, const TensorView& avg_factor, double reduction,
              const Outputs& out) {
   const int64_t n = row_count(logits);
   check::buffer(op, "rows", out.rows, {n}, kind_of<A>, logits);
-  check::that(!out.kept.present() || out.kept.contiguous(), op, "kept contiguous", out.kept);
-  const math::FocalForward<T, A, Targets, Loss> body{
-      in, out.rows.ptr<A>(), like_logits<T>(op, "kept of the logits' shape and device", out.kept, logits),
-      A(reduction)};
-  Device::short_rows(context, n, in.n, body, 0, interleaved(in.logits));
+  const auto kept = like_logits<T>(op, "kept of the logits' shape and device", out.kept, logits);
+  launch<Device>(context, n,
+                 math::FocalForward<std::remove_cvref_t<decltype(in)>>{in, out.rows.ptr<A>(), kept, A(reduction)});
   row_sum::sum<Device, A>(context, op, out.rows, out.partial, out.total, avg_factor, reduction);
 }
 
@@ -70,10 +80,11 @@ void backward(const Context& context, const char* op, const TensorView& dloss, c
               const math::FocalRows<T, A, Targets, Loss>& in, const TensorView& avg_factor, double scale,
               const TensorView& dlogits) {
   check::kind(op, "dloss", dloss, kind_of<A>);
-  const math::FocalBackward<T, A, Targets, Loss> body{
-      in, rows_of<const A>(op, dloss, -1), row_sum::factor<A>(op, avg_factor, logits),
-      like_logits<T>(op, "dlogits of the logits' shape and device", dlogits, logits), A(scale)};
-  Device::short_rows(context, row_count(logits), in.n, body, 0, interleaved(in.logits));
+  const auto factor = row_sum::factor<A>(op, avg_factor, logits);
+  const auto to = like_logits<T>(op, "dlogits of the logits' shape and device", dlogits, logits);
+  using In = std::remove_cvref_t<decltype(in)>;
+  launch<Device>(context, row_count(logits),
+                 math::FocalBackward<In>{in, rows_of<const A>(op, dloss, -1), factor, to, A(scale)});
 }
 
 }  // namespace pydistill::focal

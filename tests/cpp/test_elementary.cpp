@@ -1,4 +1,4 @@
-// exp and log of math/elementary.h against the next wider type: at most 2 ulp, and their values at the edges.
+// exp, log and log1p of math/elementary.h against the next wider type: at most 2 ulp, and their values at the edges.
 // Every 1009th float32 (a prime: all exponents, all kinds of mantissas), neighbours of every edge, and random float64.
 // This file is compiled as CUDA where the other tests are; only the host's formulas are tested here.
 #undef __CUDACC__
@@ -33,7 +33,17 @@ template <class A, class Wide> void check(A x, A exp_x, A log_x) {
   if (!(e <= kUlp && l <= kUlp)) std::printf("x = %a: exp is off by %g ulp, log by %g\n", double(x), e, l);
   CHECK(e <= kUlp && l <= kUlp);
 }
-template <class A, class Wide> void check(A x) { check<A, Wide>(x, math::exp(x), math::log(x)); }
+template <class A, class Wide> void check_log1p(A x, A log1p_x) {
+  const double off =
+      std::abs(x) < std::numeric_limits<A>::min() && log1p_x == 0 ? 0 : ulps<A, Wide>(log1p_x, std::log1p(Wide(x)));
+  if (!(off <= kUlp)) std::printf("x = %a: log1p is off by %g ulp\n", double(x), off);
+  CHECK(off <= kUlp);
+}
+template <class A, class Wide> void check(A x) {
+  check<A, Wide>(x, math::exp(x), math::log(x));
+  if (!(x > 1)) check_log1p<A, Wide>(x, math::log1p(x));
+  if (x != x || (x >= 0 && x <= 1)) check_log1p<A, Wide>(x, math::log1p_of_share(x));
+}
 
 template <class A, class Wide, class Int> void check_edges() {
   const A largest = std::numeric_limits<A>::max(), least = std::numeric_limits<A>::min();
@@ -66,7 +76,13 @@ template <class A, class Wide, int k> void check_lanes() {
     if (round == 0) x[0] = A(NAN), x[1] = A(INFINITY);
     if (round == 1) x[0] = A(0), x[1] = -A(INFINITY);
     const V e = math::exp(x), l = math::log(x);
-    for (int lane = 0; lane < k; ++lane) check<A, Wide>(x[lane], e[lane], l[lane]);
+    const V share = x > 0 ? x * A(1. / 120) : V{};
+    const V l1 = math::log1p(share), shared = math::log1p_of_share(share);
+    for (int lane = 0; lane < k; ++lane) {
+      check<A, Wide>(x[lane], e[lane], l[lane]);
+      if (share[lane] <= 1)
+        check_log1p<A, Wide>(share[lane], l1[lane]), check_log1p<A, Wide>(share[lane], shared[lane]);
+    }
   }
 }
 

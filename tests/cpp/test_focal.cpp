@@ -1,7 +1,7 @@
 // The three focal losses, forward and backward.
 #include "harness.h"
 #include "math/distribution_focal_loss.h"
-#include "math/focal.h"
+#include "math/focal_tiles.h"
 
 using namespace pydistill;
 using namespace pydistill::math;
@@ -27,15 +27,28 @@ struct Inputs {
   Rows<const double> weights(const Case& c) const { return c.per_row(c.weighted ? weight.data() : nullptr); }
 };
 
-template <class Targets, class Loss, class Run>
-Numbers focal(const Run& run, const Case& c, const Inputs& in, const Targets& targets, const Loss& loss) {
-  Numbers value = poison(c.rows), kept = poison(in.logits.size()), dlogits = kept;
-  const FocalRows<double, double, Targets, Loss> rows{c.of(in.logits.data()), targets, in.weights(c), c.n, loss};
-  run(c.rows, FocalForward<double, double, Targets, Loss>{rows, value.data(), c.of(kept.data()), 2});
-  run(c.rows, FocalBackward<double, double, Targets, Loss>{rows, c.per_row(in.dloss.data()), in.factor.data(),
-                                                           c.of(dlogits.data()), 2});
-  for (const Numbers& more : {kept, dlogits}) value.insert(value.end(), more.begin(), more.end());
-  return value;
+// The rows one by one, and in tiles of at most three.
+template <class Targets, class Loss>
+void check_focal(const Case& c, const Inputs& in, const Targets& targets, const Loss& loss) {
+  using Rows = FocalRows<double, double, Targets, Loss>;
+  const Rows rows{c.of(in.logits.data()), targets, in.weights(c), c.n, loss};
+  const auto results = [&](const auto& run) {
+    Numbers value = poison(c.rows), kept = poison(in.logits.size()), dlogits = kept;
+    run(FocalForward<Rows>{rows, value.data(), c.of(kept.data()), 2});
+    run(FocalBackward<Rows>{rows, c.per_row(in.dloss.data()), in.factor.data(), c.of(dlogits.data()), 2});
+    for (const Numbers& more : {kept, dlogits}) value.insert(value.end(), more.begin(), more.end());
+    return value;
+  };
+  const auto by_row = [&](const auto& run) { return results([&](const auto& body) { run(c.rows, body); }); };
+  const auto by_tile = [&](const auto& run) {
+    return results([&]<class Body>(const Body& body) {
+      const int size = c.n > 100 ? 1 : 3;
+      run((c.rows + size - 1) / size, FocalTiles<Body>{body, c.rows, size}, 8 * scratch_bytes<double>(size * c.n));
+    });
+  };
+  CHECK(difference(by_row(InOrder{}), by_tile(InOrder{})) < kRounding);
+  check_order_independent(by_row);
+  check_order_independent(by_tile);
 }
 
 template <class Run> Numbers distribution(const Run& run, const Case& c, const Inputs& in) {
@@ -63,15 +76,13 @@ int main() {
     const LabelTargets<double> labelled{c.per_row<const int64_t>(labels.data()), {}};
     const DenseTargets<double, double> of_each{c.of<const double>(dense.data())};
     for (const double power : {2., 1., 1.5}) {
-      check_order_independent(
-          [&](const auto& run) { return focal(run, c, in, scored, Quality<double>{power, false}); });
-      const SigmoidFocal<double> loss{power, 0.25, 0.75};
-      check_order_independent([&](const auto& run) { return focal(run, c, in, labelled, loss); });
-      check_order_independent([&](const auto& run) { return focal(run, c, in, of_each, loss); });
+      check_focal(c, in, scored, Quality<double>{power, false});
+      check_focal(c, in, labelled, SigmoidFocal<double>{power, 0.25, 0.75});
+      check_focal(c, in, of_each, SigmoidFocal<double>{power, 0.25, 0.75});
     }
     Inputs probable(c);
     for (double& p : probable.logits) p = 0.5 + 0.4 * std::tanh(p);
-    check_order_independent([&](const auto& run) { return focal(run, c, probable, scored, Quality<double>{2, true}); });
+    check_focal(c, probable, scored, Quality<double>{2, true});
     check_order_independent([&](const auto& run) { return distribution(run, c, in); });
   }
 }
