@@ -1,6 +1,7 @@
 """LDLoss on images without boxes, in every dtype, without a copy, compiled; and what it refuses."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -229,13 +230,39 @@ def test_from_levels():
     """In mmdetection's order: row by row, the anchors of a location together."""
     maps = [torch.randn(2, 9 * c, h, w) for c in (3, 8) for h, w in ((4, 6), (2, 3))]
     p = DensePrediction.from_levels(maps[:2], maps[2:], anchors=9)
-    assert p.logits.shape == (2, 9 * 30, 3) and p.bins == 2 and p.centerness is None
-    assert torch.equal(p.logits[1, (2 * 6 + 5) * 9 + 4], maps[0][1, 12:15, 2, 5])
-    assert torch.equal(p.sides[0, 9 * 24 + 8], maps[3][0, 64:, 0, 0])
+    assert [x.shape for x in p.logits] == [(2, 9 * 24, 3), (2, 9 * 6, 3)] and p.bins == 2 and p.centerness is None
+    assert torch.equal(p.logits[0][1, (2 * 6 + 5) * 9 + 4], maps[0][1, 12:15, 2, 5])
+    assert torch.equal(p.sides[1][0, 8], maps[3][0, 64:, 0, 0])
     maps = [torch.randn(2, 1, 4, 6)]
-    assert torch.equal(DensePrediction.from_levels(maps, maps, maps).centerness, maps[0].flatten(1))
+    p = DensePrediction.from_levels(maps, maps, maps)
+    assert torch.equal(p.centerness[0], maps[0].flatten(1)) and p.logits[0].data_ptr() == maps[0].data_ptr()
     with pytest.raises(ValueError, match=r"maps of shape \(B, 9 \* channels, h, w\), got \[2, 1, 4, 6\]"):
         DensePrediction.from_levels(maps, maps, anchors=9)
+
+
+@pytest.mark.parametrize(("preset", "reference"), [("gfl", "paper"), ("gflv2", "released"), ("retina", "released")])
+def test_levels_give_what_one_tensor_gives(preset, reference):
+    """A student of views of its maps, a teacher of either kind."""
+    student, teacher = prediction(0, grad=True), prediction(1)
+    loss = LDLoss(STRIDES, preset=preset, reference=reference, vlr_kd=10.0, pseudo_box=1.0)
+    want = run(loss, student, teacher)
+
+    def maps(x):
+        shapes = [(96 // s, 128 // s) for s in STRIDES]
+        levels = [p.detach().transpose(1, 2).unflatten(2, hw) for p, hw in zip(x.split(SIZES, 1), shapes, strict=True)]
+        return [m.contiguous().requires_grad_(x.requires_grad) for m in levels]
+
+    own, others = ([maps(x.unsqueeze(-1) if x.ndim == 2 else x) for x in parts(p)] for p in (student, teacher))
+    for other in (teacher, DensePrediction.from_levels(*others)):
+        got = run(loss, DensePrediction.from_levels(*own), other)
+        assert list(got) == list(want)
+        assert_close([x.detach() for x in got.values()], [x.detach() for x in want.values()], 1e-12)
+        grads = torch.autograd.grad(sum(got.values()), own[0] + own[1])
+        together = [torch.cat([g.flatten(2) for g in part], 2).transpose(1, 2) for part in (grads[:3], grads[3:])]
+        kept = torch.autograd.grad(sum(want.values()), [student.logits, student.sides], retain_graph=True)
+        assert_close(together, kept, 1e-12)
+    split = replace(student, logits=student.logits.split([200, 40, 12], 1))
+    wrong("levels of [192, 48, 12] anchors, got [200, 40, 12]", loss, split, teacher)
 
 
 def test_compiled():

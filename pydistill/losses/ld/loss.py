@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pydistill.losses.ld.objective import Objective
-from pydistill.losses.ld.prediction import DensePrediction, check_features, check_student, check_teacher
+from pydistill.losses.ld.prediction import DensePrediction, check_features, check_student, check_teacher, shape_of
 from pydistill.losses.ld.presets import DETECTORS, REFERENCES, Preset, Reference, rules_of, weights_of
 from pydistill.losses.ld.step import Settings
 from pydistill.losses.ld.targets import Scene
@@ -172,10 +172,10 @@ class LDLoss(nn.Module):
         }
         level_sizes = list(level_sizes)
         self._check_scene(anchors, level_sizes, boxes, labels, counts)
-        check_student(student, on, len(boxes), len(anchors), self.settings.detector.classification)
+        check_student(student, on, len(boxes), level_sizes, self.settings.detector.classification)
         if teacher is not None:
-            check_teacher(student, teacher, on)
-        _check.labels("LDLoss", labels, student.logits.shape[2], counts)
+            check_teacher(student, teacher, on, level_sizes)
+        _check.labels("LDLoss", labels, shape_of(student.logits)[2], counts)
         features = check_features(features, level_sizes) if "imitation" in on else ([], [])
         if boxes.shape[1] == 0:  # gathering needs something to gather from: a box that does not count
             boxes, labels = boxes.new_zeros(len(boxes), 1, 4), labels.new_zeros(len(boxes), 1)
@@ -184,7 +184,10 @@ class LDLoss(nn.Module):
             ignore_boxes, ignore_counts, self.ignore_threshold,
         )  # fmt: skip
         step = Objective(self.settings, on, student, student if teacher is None else teacher, scene, features)
-        return {name: weight * getattr(step, name)() for name, weight in self.settings.weights.items() if name in on}
+        # Backward runs in the opposite order: what holds most memory, the gradient of classification, is freed first.
+        names = [name for name in self.settings.weights if name in on]
+        terms = {name: self.settings.weights[name] * getattr(step, name)() for name in reversed(names)}
+        return {name: terms[name] for name in names}
 
     def _check_scene(
         self, anchors: Tensor, level_sizes: list[int], boxes: Tensor, labels: Tensor, counts: Tensor

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pydistill.losses.ld.normalizers import divide, joint_mean, level_means
+from pydistill.losses.ld.prediction import Parts, by_level, joined
 from pydistill.losses.ld.regions import imitation_masks
 from pydistill.losses.ld.step import Step, once
 from pydistill.ops import (
@@ -38,10 +39,9 @@ class Objective(Step):
             avg_factor=self.divisors["samples"] + self.settings.rules.eps,
         )
         if kind == "focal":
-            return sigmoid_focal_loss(self.student.logits, labels, **reduction)
-        scores = self.joint_scores(self.student)
-        rows = self.student.logits if scores is None else scores
-        return quality_focal_loss(rows, labels, self._quality(), activated=scores is not None, **reduction)
+            return sigmoid_focal_loss(self.logits, labels, **reduction)
+        rows = self.logits if self.scores is None else self.scores
+        return quality_focal_loss(rows, labels, self._quality(), activated=self.scores is not None, **reduction)
 
     def _quality(self) -> Tensor:
         """(B, A): IoU of the predicted with the annotated box, 0 where not positive."""
@@ -51,8 +51,8 @@ class Objective(Step):
 
     def centerness(self) -> Tensor:
         """Binary cross entropy at the positives; other logits are not looked at."""
-        logits, positive = self.student.centerness, self.targets.positive
-        assert logits is not None
+        assert self.student.centerness is not None
+        logits, positive = joined(self.student.centerness), self.targets.positive
         logits = logits.to(self.dtype).masked_fill(positive.logical_not(), 0)
         rows = F.binary_cross_entropy_with_logits(logits, self.centerness_target, reduction="none")
         return divide((rows * positive).sum(), self.divisors["samples"] + self.settings.rules.eps)
@@ -70,35 +70,33 @@ class Objective(Step):
     def dfl(self) -> Tensor:
         """Distribution focal loss of the annotated sides."""
         target = box_to_distance(self.targets.points, self.targets.boxes, max_distance=self.student.bins - 1)
-        return distribution_focal_loss(
+        rows = by_level(
+            lambda z, y, w: distribution_focal_loss(z, y, weight=w),
             self.student.distributions(),
             target,
-            weight=self.box_weight.unsqueeze(-1),
-            reduction="mean",
-            avg_factor=self.divisors["box"] * (4 + self.settings.rules.eps),
+            self.box_weight.unsqueeze(-1),
         )
+        return divide(rows.sum(), self.divisors["box"] * (4 + self.settings.rules.eps))
 
     @once
     def _side_rows(self) -> Tensor:
         """(B, A): the divergences of an anchor's sides, added up; not read where no term needs them."""
         rules, s, t = self.settings.rules, self.student, self.teacher
-        options: dict[str, Any] = dict(temperature=self.settings.temperature, bins=rules.bins)
         needed = self._needed("main_ld", "vlr_ld")
         if rules.joint_sides:
-            return softmax_kl(s.sides, t.sides, weight=needed, **options)
-        return softmax_kl(s.distributions(), t.distributions(), weight=needed.unsqueeze(-1), **options).sum(-1)
+            return self._divergence(s.sides, t.sides, needed, self.settings.temperature)
+        rows = self._divergence(s.distributions(), t.distributions(), needed.unsqueeze(-1), self.settings.temperature)
+        return rows.sum(-1)
 
     @once
     def _class_rows(self) -> Tensor:
         """(B, A): the divergence of the class logits; not read where no term needs it."""
-        settings = self.settings
-        return softmax_kl(
-            self.student.logits,
-            self.teacher.logits,
-            temperature=settings.kd_temperature,
-            bins=settings.rules.bins,
-            weight=self._needed("main_kd", "vlr_kd"),
-        )
+        needed = self._needed("main_kd", "vlr_kd")
+        return self._divergence(self.student.logits, self.teacher.logits, needed, self.settings.kd_temperature)
+
+    def _divergence(self, student: Parts, teacher: Parts, weight: Tensor, temperature: float) -> Tensor:
+        options: dict[str, Any] = dict(temperature=temperature, bins=self.settings.rules.bins)
+        return by_level(lambda s, t, w: softmax_kl(s, t, weight=w, **options), student, teacher, weight)
 
     def _needed(self, main: str, vlr: str) -> Tensor:
         """(B, A) bool: the anchors of those of the two terms that are on."""
@@ -160,10 +158,10 @@ class Objective(Step):
             return fine_grained_region(scene.anchors, scene.boxes, scene.counts, valid=scene.valid)
         if name == "inside":
             return inside_region(scene.points, scene.boxes, scene.counts, valid=scene.valid)
-        student, teacher = self.joint_scores(self.student), self.joint_scores(self.teacher)
+        student, teacher = self.scores, self.joint_scores(self.teacher)
         activated = student is not None and teacher is not None
         if student is None or teacher is None:
-            student, teacher = self.student.logits, self.teacher.logits
+            student, teacher = self.logits, joined(self.teacher.logits)
         return general_instance_region(
             student.detach(),
             teacher.detach(),

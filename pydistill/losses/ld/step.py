@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pydistill.losses.ld.normalizers import joint_mean
-from pydistill.losses.ld.prediction import DensePrediction
+from pydistill.losses.ld.prediction import DensePrediction, Parts, by_level, joined, shape_of
 from pydistill.losses.ld.presets import Detector, LDRules
 from pydistill.losses.ld.regions import vlr_weight
 from pydistill.losses.ld.targets import Scene, Targets, targets_of
@@ -57,24 +57,34 @@ class Step:
     @once
     def dtype(self) -> torch.dtype:
         """Of all numbers but the inputs."""
-        return accumulator(self.student.logits.dtype)
+        return accumulator(self.logits.dtype)
+
+    @once
+    def logits(self) -> Tensor:
+        """(B, A, C): the student's."""
+        return joined(self.student.logits)
 
     @once
     def targets(self) -> Targets:
         """What each anchor learns."""
-        return targets_of(self.scene, self.settings.detector.assigner, self.student.logits.shape[2], self.dtype)
+        return targets_of(self.scene, self.settings.detector.assigner, shape_of(self.student.logits)[2], self.dtype)
+
+    @once
+    def scores(self) -> Tensor | None:
+        """(B, A, C): the student's joint probabilities, of detectors that predict them."""
+        return self.joint_scores(self.student)
 
     @once
     def score(self) -> Tensor:
         """(B, A): the student's largest class probability, a constant."""
-        scores, logits = self.joint_scores(self.student), self.student.logits
-        if scores is not None:
-            return scores.detach().amax(-1).to(self.dtype)
-        return logits.detach().amax(-1).to(self.dtype).sigmoid()
+        if self.scores is not None:
+            return self.scores.detach().amax(-1).to(self.dtype)
+        return self.logits.detach().amax(-1).to(self.dtype).sigmoid()
 
     def joint_scores(self, prediction: DensePrediction) -> Tensor | None:
-        """Probabilities of class and quality, of detectors that predict them."""
-        return prediction.scores if self.settings.detector.classification == "quality_of_scores" else None
+        """(B, A, C): probabilities of class and quality, of detectors that predict them."""
+        scores = prediction.scores if self.settings.detector.classification == "quality_of_scores" else None
+        return None if scores is None else joined(scores)
 
     @once
     def main_weight(self) -> Tensor:
@@ -110,13 +120,19 @@ class Step:
     @once
     def student_boxes(self) -> Tensor:
         """(B, A, 4) in strides; the points where a box is not needed."""
-        return distance_to_box(self.targets.points, integral(self.student.distributions(), mask=self._decoded))
+        return distance_to_box(self.targets.points, self._distances(self.student.distributions()))
 
     @once
     def teacher_boxes(self) -> Tensor:
         """The same of the teacher, constants."""
-        sides = self.teacher.distributions().detach()
-        return distance_to_box(self.targets.points, integral(sides, mask=self._decoded)).to(self.dtype)
+        return distance_to_box(self.targets.points, self._distances(self.teacher.detach().distributions())).to(
+            self.dtype
+        )
+
+    def _distances(self, distributions: Parts) -> Tensor:
+        if self._decoded is None:
+            return by_level(integral, distributions)
+        return by_level(lambda x, needed: integral(x, mask=needed), distributions, self._decoded)
 
     @once
     def divisors(self) -> dict[str, Tensor]:
