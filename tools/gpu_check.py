@@ -4,7 +4,7 @@
 
 ``build`` compiles for the GPU at hand, ``test`` runs the conformance suite, the golden vectors and the graph captures
 on it, ``sanitize`` runs every kernel under compute-sanitizer, ``bench`` the benchmarks, ``reproduce`` the demo and the
-table of lanes, larger; a table that was stopped goes on with the next call.
+recipes' tables, larger; a table that was stopped goes on with the next call.
 A stage stops after eight minutes; what it had not started by then is written down as not run. Every stage but the build
 asks first for the GPU and for kernels that run on it, and runs nothing else where either is missing.
 """
@@ -83,11 +83,10 @@ def steps(stage: str, offline: bool = False) -> list[Step]:
         return [probe, *(Step(f.stem, [*pytest, str(f), report]) for f, report in zip(files, reports))]
     if stage == "reproduce":
         demo = ["demo", "--accelerator", "cuda", "--minutes", "6", "--output", "build/gpu-demo"]
-        lanes = ["train", "lanes", "--preset", "reproduce", "--accelerator", "cuda", "--output", "build/gpu-lanes"]
-        return [
-            probe,
-            *(Step(name, [python, "-m", "pydistill", *do]) for name, do in (("demo", demo), ("lanes", lanes))),
-        ]
+        table = ["--preset", "reproduce", "--accelerator", "cuda", "--output"]
+        tables = {recipe: ["train", recipe, *table, f"build/gpu-{recipe}"] for recipe in ("lanes", "dense")}
+        runs = {"demo": demo, **tables}
+        return [probe, *(Step(name, [python, "-m", "pydistill", *do]) for name, do in runs.items())]
     raise ValueError(f"gpu_check: expected a stage of build, test, sanitize, bench, reproduce, got {stage!r}")
 
 
