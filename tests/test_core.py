@@ -12,7 +12,7 @@ import torch
 
 import pydistill
 from pydistill import _C
-from pydistill.ops import attention_map, channel_energy, softmax_kl
+from pydistill.ops import attention_map, channel_energy, quality_focal_loss, softmax_kl
 from pydistill.ops._check import boxes, counts, finite, labels
 from pydistill.ops.softmax_kl import softmax_kl_reference
 from tests.conformance import NoCopies, relative_error
@@ -209,6 +209,29 @@ def test_half_types_convert_exactly(dtype):
     got = torch.empty_like(half)
     _C.cpu.channel_energy_backward(1, seed.view(1, 1, -1), half, None, 2.0, got)
     assert torch.equal(got.flatten().nan_to_num(7.0), seed.to(dtype).nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("op", ["softmax_kl", "quality_focal_loss"])
+def test_only_the_last_backward_overwrites_what_forward_kept(op):
+    """Twice through one graph, with a batch of upstream gradients, and where two losses share the logits."""
+    x = torch.randn(6, 17, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    other = torch.linspace(0, 1, 102).view(6, 17)
+    labels, scores = torch.arange(6), torch.linspace(0, 1, 6)
+
+    def loss():
+        return softmax_kl(x, other) if op == "softmax_kl" else quality_focal_loss(x, labels, scores)
+
+    rows, upstream = loss(), torch.linspace(1, 2, 6)
+    first = torch.autograd.grad(rows, x, upstream, retain_graph=True)[0]
+    kept = first.clone()
+    jacobian = torch.autograd.grad(rows, x, torch.eye(6), is_grads_batched=True, retain_graph=True)[0]
+    last = torch.autograd.grad(rows, x, upstream)[0]
+    assert torch.equal(first, kept) and torch.equal(last, kept)
+    assert relative_error((jacobian * upstream.view(6, 1, 1)).sum(0), kept) < 1e-6
+    batched = torch.autograd.grad(loss(), x, torch.eye(6), is_grads_batched=True)[0]
+    assert torch.equal(batched, jacobian)
+    (loss() @ upstream + 2 * (loss() @ upstream) + x.sum()).backward()
+    assert relative_error(x.grad, 3 * kept + 1) < 1e-6
 
 
 def test_the_copy_refusing_mode_refuses():

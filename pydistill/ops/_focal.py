@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
-from pydistill.ops._reduction import keeps_gradient, regular, row_buffers
+from pydistill.ops._reduction import keeps_gradient, regular, row_buffers, scaled
 from pydistill.ops._register import Op, accumulator, differentiable, present
 
 
@@ -63,11 +63,11 @@ def row_loss(name: str, targets: str, options: str = "") -> Callable[..., Any]:
         getattr(kernels, name)(where, logits, *walkable, *numbers, factor, rows, partial, total, kept)
         return rows.view(shape) if total is None else total, kept
 
-    def backward(grad: Tensor, logits: Tensor, *others: Any) -> Tensor:
+    def backward(grad: Tensor, logits: Tensor, *others: Any, consume: bool = False) -> Tensor:
         *of_rows, avg_factor, kept = others[:end]
         grad = grad.to(accumulator(logits.dtype))
         if kept is not None:
-            return _scaled(kept, grad, avg_factor)
+            return _of_kept(kept, grad, avg_factor, consume)
         logits = _walkable(logits, logits.dim())
         dlogits = torch.empty_like(logits)
         kernels, where = _C.on(logits)
@@ -91,6 +91,7 @@ def row_loss(name: str, targets: str, options: str = "") -> Callable[..., Any]:
             f"{name}_backward(Tensor grad, {tensors}, Tensor? kept, {numbers}) -> Tensor",
             backward,
             lambda grad, logits, *_: torch.empty_like(_walkable(logits, logits.dim())),
+            consumes=True,
         ),
         save,
         lambda ctx, grad: (grad, *ctx.saved_tensors, *ctx.numbers),
@@ -102,11 +103,11 @@ def _walkable(t: Any, ndim: int) -> Any:
     return t if t is None else regular(t, ndim - 1 if t.dim() == ndim else -1)
 
 
-def _scaled(kept: Tensor, grad: Tensor, avg_factor: Tensor | None) -> Tensor:
+def _of_kept(kept: Tensor, grad: Tensor, avg_factor: Tensor | None, consume: bool) -> Tensor:
     """The gradient of the logits, where ``kept`` is that of the rows or of their sum before ``avg_factor``."""
     if avg_factor is not None:
         grad = torch.where(avg_factor == 0, 0, grad / avg_factor)
-    return kept * (grad.unsqueeze(-1) if grad.dim() else grad)
+    return scaled(kept, grad.unsqueeze(-1) if grad.dim() else grad, consume)
 
 
 def _check_shape(op: str, name: str, values: Tensor, logits: Tensor) -> None:

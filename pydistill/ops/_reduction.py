@@ -84,6 +84,11 @@ def keeps_gradient(learner: Tensor) -> bool:
     return learner.requires_grad and not learner.is_cuda and learner.dtype not in HALF and torch.is_grad_enabled()
 
 
+def scaled(kept: Tensor, grad: Tensor, consume: bool) -> Tensor:
+    """The gradient that forward kept times the upstream one, in the memory of the former if it may be consumed."""
+    return kept.mul_(grad) if consume else kept * grad
+
+
 def regular(x: Tensor, dim: int = -1) -> Tensor:
     """``x`` itself if at most three strides say where its rows are (what the kernels take), else a contiguous copy.
 

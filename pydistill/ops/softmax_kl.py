@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pydistill import _C
 from pydistill.ops import _check
-from pydistill.ops._reduction import HALF, keeps_gradient, reduce_reference, reduction_of, regular, row_buffers
+from pydistill.ops._reduction import HALF, keeps_gradient, reduce_reference, reduction_of, regular, row_buffers, scaled
 from pydistill.ops._register import Op, accumulator, differentiable, present
 
 
@@ -164,12 +164,13 @@ def _backward(
     scale: float,
     need_student: bool,
     need_teacher: bool,
+    consume: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
     wide = accumulator(student.dtype)
     if grad.dtype != wide:
         grad = grad.to(wide)
     if kept is not None:
-        return kept * (grad.unsqueeze(dim) if grad.dim() else grad), None
+        return scaled(kept, grad.unsqueeze(dim) if grad.dim() else grad, consume), None
     student, teacher, grad = regular(student, dim), regular(teacher, dim), regular(grad, -1)
     if weight is not None:
         weight = regular(weight, -1)
@@ -213,6 +214,7 @@ _softmax_kl = differentiable(
             torch.empty_like(regular(student, options[4])) if options[-2] else None,
             torch.empty_like(regular(teacher, options[4])) if options[-1] else None,
         ),
+        consumes=True,
     ),
     save=_save,
     recall=_recall,
