@@ -5,8 +5,6 @@ import torch
 
 from tests.conformance import relative_error
 
-CASES = 1000
-
 
 def differentiate(fn, logits, *args, **kwargs):
     """The loss and the gradient of the logits of its sum."""

@@ -6,6 +6,7 @@ from pydistill.ops import assign_max_iou
 from pydistill.ops.assign_max_iou import assign_max_iou_reference
 from tests.conformance import Case, Conformance, each_device
 from tests.ops.boxes import numpy_boxes, numpy_iou
+from tests.ops.cases import CASES
 from tests.ops.test_assign_atss import ANCHORS, images
 
 BOXES = torch.rand(1, 2, 4)
@@ -66,7 +67,7 @@ def statement(anchors, boxes, valid, regions, positive, negative, least, low_qua
 def test_a_thousand_random_cases():
     """Half of them on a grid, where anchors and boxes tie; two ignored regions in a third."""
     rng = np.random.default_rng(0)
-    for case in range(1000):
+    for case in range(CASES):
         a, g, m = rng.integers(1, 50), rng.integers(0, 7), 2 * (case % 3 == 0)
         anchors, boxes = (numpy_boxes(rng, *shape, coarse=case % 2) for shape in ((a,), (1, g)))
         regions, valid = numpy_boxes(rng, 1, m), rng.random((1, a)) < 0.8

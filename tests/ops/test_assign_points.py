@@ -6,6 +6,7 @@ from pydistill.ops import assign_points
 from pydistill.ops.assign_points import assign_points_reference
 from tests.conformance import Case, Conformance, each_device
 from tests.ops.boxes import grid_anchors, numpy_boxes, random_boxes
+from tests.ops.cases import CASES
 
 STRIDES, RANGES = (8, 16, 32), ((-1, 24), (24, 48), (48, torch.inf))
 ANCHORS, LEVELS = grid_anchors(128, 192)
@@ -80,7 +81,7 @@ def statement(point, stride, low, high, boxes, radius):
 def test_a_thousand_random_cases():
     """Half of them on a grid, where distances are at the ends of their ranges and areas are equal."""
     rng = np.random.default_rng(0)
-    for case in range(1000):
+    for case in range(CASES):
         sizes, g = rng.integers(0, 12, 3), rng.integers(0, 6)
         a, radius = sizes.sum(), [1.5, None, 0.5][case % 3]
         boxes, points = numpy_boxes(rng, 1, g, coarse=case % 2), 40 * rng.random((a, 2))

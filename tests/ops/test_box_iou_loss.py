@@ -9,6 +9,7 @@ from pydistill.ops.box_iou_loss import box_iou_loss_reference
 from tests.conformance import Case, Conformance, assert_close, each_device, relative_error
 from tests.golden import golden
 from tests.ops.boxes import random_boxes
+from tests.ops.cases import CASES
 
 LOSSES = {
     "giou": giou_loss,
@@ -81,7 +82,7 @@ def numpy_overlap(form, a, b, eps):
 def test_a_thousand_cases(form):
     """Values against NumPy; where alpha has its gradient or there is none, gradients against finite differences."""
     rng = np.random.default_rng(0)
-    for _ in range(1000 // len(LOSSES)):
+    for _ in range(CASES // len(LOSSES)):
         n = int(rng.integers(1, 8))
         a, b = rng.normal(size=(2, n, 4)) * 2
         a[:, 2:], b[:, 2:] = a[:, :2] + rng.uniform(0.5, 4, (n, 2)), b[:, :2] + rng.uniform(0.5, 4, (n, 2))

@@ -6,6 +6,7 @@ from pydistill.ops import box_to_distance, distance_to_box, integral
 from pydistill.ops.distance_to_box import box_to_distance_reference, distance_to_box_reference
 from tests.conformance import Case, Conformance, each_device, normal, relative_error
 from tests.golden import golden
+from tests.ops.cases import CASES
 
 
 def with_scale(fn):
@@ -67,7 +68,7 @@ class TestBoxToDistance(Conformance):
 def test_a_thousand_cases():
     """There, its gradient, and back, against NumPy in float64."""
     rng = np.random.default_rng(0)
-    for _ in range(1000):
+    for _ in range(CASES):
         images, n = rng.integers(0, 4), rng.integers(0, 9)
         points, e, g = rng.normal(size=(n, 2)), rng.normal(size=(images, n, 4)) * 9, rng.normal(size=(images, n, 4))
         s = rng.uniform(0.1, 40, n)

@@ -6,7 +6,8 @@ from pydistill.ops import distribution_focal_loss
 from pydistill.ops.distribution_focal_loss import distribution_focal_loss_reference
 from tests.conformance import Case, Conformance, assert_close, each_device, relative_error
 from tests.golden import golden
-from tests.ops.focal import CASES, assert_case, differentiate, random_reduction
+from tests.ops.cases import CASES
+from tests.ops.focal import assert_case, differentiate, random_reduction
 
 
 def weighted(fn):

@@ -6,6 +6,7 @@ from pydistill.ops import fine_grained_region
 from pydistill.ops.fine_grained_region import fine_grained_region_reference
 from tests.conformance import Case, Conformance, each_device
 from tests.ops.boxes import grid_anchors, numpy_boxes, numpy_iou, random_boxes
+from tests.ops.cases import CASES
 
 ANCHORS, _ = grid_anchors(128, 192)
 BOXES = torch.rand(1, 2, 4)
@@ -51,7 +52,7 @@ class TestFineGrainedRegion(Conformance):
 
 def test_a_thousand_random_cases():
     rng = np.random.default_rng(0)
-    for _ in range(1000):
+    for _ in range(CASES):
         a, g = rng.integers(1, (40, 6))
         anchors, boxes, factor = numpy_boxes(rng, a), numpy_boxes(rng, 2, g), rng.random()
         counts, valid = rng.integers(-1, g + 2, 2), rng.random((2, a)) < 0.8

@@ -6,6 +6,7 @@ from pydistill.ops import general_instance_region
 from pydistill.ops.general_instance_region import general_instance_region_reference
 from tests.conformance import Case, Conformance, each_device
 from tests.ops.boxes import numpy_boxes, numpy_iou, random_boxes
+from tests.ops.cases import CASES
 
 LEVELS = [300, 75, 20]
 A = sum(LEVELS)
@@ -80,7 +81,7 @@ def statement(s, t, student_boxes, teacher_boxes, sizes, top, limit, batch):
 
 def test_a_thousand_random_cases():
     rng = np.random.default_rng(0)
-    for case in range(1000):
+    for case in range(CASES):
         sizes, n, c = rng.integers(0, 10, 2), rng.integers(1, 4), rng.integers(1, 5)
         s, t = 2 * rng.standard_normal((2, n, sizes.sum(), c))
         boxes = [numpy_boxes(rng, n, sizes.sum(), coarse=case % 2) for _ in range(2)]

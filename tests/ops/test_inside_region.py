@@ -6,6 +6,7 @@ from pydistill.ops import inside_region
 from pydistill.ops.inside_region import inside_region_reference
 from tests.conformance import Case, Conformance, each_device
 from tests.ops.boxes import grid_anchors, numpy_boxes, random_boxes
+from tests.ops.cases import CASES
 
 POINTS = grid_anchors(128, 192)[0].view(-1, 2, 2).mean(1)
 BOXES = torch.rand(1, 2, 4)
@@ -47,7 +48,7 @@ class TestInsideRegion(Conformance):
 def test_a_thousand_random_cases():
     """Half of them on a grid, where points lie on borders."""
     rng = np.random.default_rng(0)
-    for case in range(1000):
+    for case in range(CASES):
         a, g = rng.integers(0, (40, 6))
         boxes, points = numpy_boxes(rng, 1, g, coarse=case % 2), 40 * rng.random((a, 2))
         points = np.round(points / 2) * 2 if case % 2 else points

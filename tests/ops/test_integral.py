@@ -6,6 +6,7 @@ from pydistill.ops import integral
 from pydistill.ops.integral import integral_reference
 from tests.conformance import Case, Conformance, assert_close, each_device, normal, relative_error
 from tests.golden import golden
+from tests.ops.cases import CASES
 
 
 def with_options(fn):
@@ -60,7 +61,7 @@ class TestIntegral(Conformance):
 def test_a_thousand_cases():
     """Against the equation and its derivative in NumPy: float64 exactly, float32 row by row."""
     rng = np.random.default_rng(0)
-    for _ in range(1000):
+    for _ in range(CASES):
         shape = tuple(rng.integers(1, 6, rng.integers(0, 4)))
         n = int(rng.integers(1, 25)) if rng.random() < 0.9 else int(rng.integers(60, 90))
         z = rng.normal(size=(*shape, n)) * 10 ** rng.uniform(-2, 2)

@@ -5,6 +5,7 @@ import torch
 from pydistill.ops import masked_feature_loss
 from pydistill.ops.masked_feature_loss import masked_feature_loss_reference
 from tests.conformance import Case, Conformance, each_device, relative_error
+from tests.ops.cases import CASES
 
 
 def maps(n, c, h, w, *, mask="bool", layout=torch.contiguous_format, used=0.5, normalizer=None):
@@ -79,7 +80,7 @@ def statement(s, t, m, norm, power, channels, by):
 
 def test_a_thousand_random_cases():
     rng = np.random.default_rng(0)
-    for _ in range(1000):
+    for _ in range(CASES):
         shape = rng.integers(1, (4, 9, 24, 24))
         s, t = rng.standard_normal((2, *shape))
         m = np.where(rng.random(shape[[0, 2, 3]]) < rng.random(), rng.standard_normal(shape[[0, 2, 3]]), 0.0)

@@ -5,7 +5,8 @@ import torch
 from pydistill.ops import sigmoid_focal_loss
 from pydistill.ops.sigmoid_focal_loss import sigmoid_focal_loss_reference
 from tests.conformance import Case, Conformance, assert_close, each_device, relative_error
-from tests.ops.focal import CASES, assert_case, differentiate, random_reduction
+from tests.ops.cases import CASES
+from tests.ops.focal import assert_case, differentiate, random_reduction
 
 
 def weighted(fn):
