@@ -1,8 +1,18 @@
 """The papers' objectives, as modules over ``pydistill.ops``."""
 
 from pydistill.losses.attention_health import AttentionHealth
+from pydistill.losses.detr import SetPrediction, SetTargets
 from pydistill.losses.lanes import LaneLoss
 from pydistill.losses.ld import DensePrediction, LDLoss, LDRules
 from pydistill.losses.sad import SADLoss
 
-__all__ = ["AttentionHealth", "DensePrediction", "LDLoss", "LDRules", "LaneLoss", "SADLoss"]
+__all__ = [
+    "AttentionHealth",
+    "DensePrediction",
+    "LDLoss",
+    "LDRules",
+    "LaneLoss",
+    "SADLoss",
+    "SetPrediction",
+    "SetTargets",
+]
