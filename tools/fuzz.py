@@ -308,6 +308,10 @@ def _hungarian_match(rng: Random) -> Arguments:
     return {**_match_cost(rng), "groups": 1, "nonfinite": "forbid"}
 
 
+def _hungarian_match_all(rng: Random) -> Arguments:
+    return {"problems": [pydistill.ops.MatchProblem(**_hungarian_match(rng)) for _ in range(rng.randrange(4))]}
+
+
 def _pack_targets(rng: Random) -> Arguments:
     return {"targets": [boxes(3), boxes(2), boxes(1)], "max_targets": rng.choice([None, 3, 5])}
 
@@ -344,6 +348,7 @@ VALID: dict[str, Callable[[Random], Arguments]] = {
     "match_cost": _match_cost,
     "linear_sum_assignment": _linear_sum_assignment,
     "hungarian_match": _hungarian_match,
+    "hungarian_match_all": _hungarian_match_all,
     "pack_targets": _pack_targets,
 }
 
@@ -355,7 +360,7 @@ def available() -> list[str]:
 
 def strange(rng: Random, value: Any, tensor: bool) -> Any:
     """Something else in the place of ``value``: a tensor where one belongs, anything for anything else."""
-    if isinstance(value, list) and isinstance(value[0], torch.Tensor) and rng.random() < 0.8:
+    if isinstance(value, list) and value and isinstance(value[0], torch.Tensor) and rng.random() < 0.8:
         changed = rng.randrange(len(value))
         return [strange(rng, x, True) if i == changed else x for i, x in enumerate(value)]
     if not isinstance(value, torch.Tensor):

@@ -11,7 +11,7 @@ from pydistill.ops.distance_to_box import box_to_distance, distance_to_box
 from pydistill.ops.distribution_focal_loss import distribution_focal_loss
 from pydistill.ops.fine_grained_region import fine_grained_region
 from pydistill.ops.general_instance_region import general_instance_region
-from pydistill.ops.hungarian_match import Match, hungarian_match
+from pydistill.ops.hungarian_match import Match, MatchProblem, hungarian_match, hungarian_match_all
 from pydistill.ops.inside_region import inside_region
 from pydistill.ops.integral import integral
 from pydistill.ops.linear_sum_assignment import Assignment, linear_sum_assignment
@@ -29,6 +29,7 @@ __all__ = [
     "AnchorAssignment",
     "Assignment",
     "Match",
+    "MatchProblem",
     "PointAssignment",
     "assign_atss",
     "assign_max_iou",
@@ -50,6 +51,7 @@ __all__ = [
     "fine_grained_region",
     "general_instance_region",
     "hungarian_match",
+    "hungarian_match_all",
     "inside_region",
     "integral",
     "linear_sum_assignment",

@@ -1,6 +1,6 @@
 """DETR's matching, for all images, layers and groups of queries in one call that stays on the device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -20,6 +20,36 @@ class Match(NamedTuple):
     """(..., B, groups, T)"""
     target_of_query: Tensor
     """(..., B, Q)"""
+
+
+class MatchProblem(NamedTuple):
+    """The arguments of ``hungarian_match``, for ``hungarian_match_all``."""
+
+    logits: Tensor
+    boxes: Tensor | None
+    target_labels: Tensor | None
+    target_boxes: Tensor | None
+    counts: Tensor | None = None
+    groups: int = 1
+    nonfinite: str = "forbid"
+    class_cost: str | None = None
+    target_scores: Tensor | None = None
+    token_mask: Tensor | None = None
+    mask_logits: Tensor | None = None
+    target_masks: Tensor | None = None
+    weights: Mapping[str, float] | None = None
+    alpha: float | None = None
+    gamma: float | None = None
+    eps: float | None = None
+    box_format: str = "cxcywh"
+    l1_format: str | None = None
+    giou_eps: float | None = None
+    image_sizes: Tensor | None = None
+    clamp_targets: bool | None = None
+    mask_cost: str | None = None
+    dice_eps: float | None = None
+    dice_squared: bool | None = None
+    preset: str | None = None
 
 
 def hungarian_match(
@@ -99,32 +129,82 @@ def hungarian_match(
         Carion et al., "End-to-End Object Detection with Transformers", arXiv:2005.12872, equation 1; groups: Chen et
         al., "Group DETR", arXiv:2207.13085.
     """
-    options = resolve(
+    problem = MatchProblem(
+        logits,
+        boxes,
+        target_labels,
+        target_boxes,
+        counts,
+        groups,
+        nonfinite,
+        class_cost,
+        target_scores,
+        token_mask,
+        mask_logits,
+        target_masks,
+        weights,
+        alpha,
+        gamma,
+        eps,
+        box_format,
+        l1_format,
+        giou_eps,
+        image_sizes,
+        clamp_targets,
+        mask_cost,
+        dice_eps,
+        dice_squared,
         preset,
-        class_cost=class_cost,
-        weights=weights,
-        alpha=alpha,
-        gamma=gamma,
-        eps=eps,
-        l1_format=l1_format,
-        giou_eps=giou_eps,
-        clamp_targets=clamp_targets,
-        mask_cost=mask_cost,
-        dice_eps=dice_eps,
-        dice_squared=dice_squared,
     )
-    number = policy("hungarian_match", nonfinite)
-    if groups < 1 or logits.ndim < 2 or logits.shape[-2] % groups:
+    return hungarian_match_all([problem])[0]
+
+
+def hungarian_match_all(problems: Sequence[MatchProblem]) -> list[Match]:
+    """Several calls of ``hungarian_match`` as one: the student's, the teacher's and a group's matches of a step.
+
+    Args:
+        problems: The arguments of each call; shapes and options may differ from one to the next.
+
+    Returns:
+        What ``hungarian_match`` returns for each of them.
+
+    Raises:
+        ValueError: As ``hungarian_match``.
+        TypeError: As ``hungarian_match``, and for what is not a ``MatchProblem``.
+    """
+    for x in problems:
+        if not isinstance(x, MatchProblem):
+            raise TypeError(f"hungarian_match_all: expected a sequence of MatchProblem, got one of {type(x).__name__}")
+    return [_match(problem) for problem in problems]
+
+
+def _match(x: MatchProblem) -> Match:
+    options = resolve(
+        x.preset,
+        class_cost=x.class_cost,
+        weights=x.weights,
+        alpha=x.alpha,
+        gamma=x.gamma,
+        eps=x.eps,
+        l1_format=x.l1_format,
+        giou_eps=x.giou_eps,
+        clamp_targets=x.clamp_targets,
+        mask_cost=x.mask_cost,
+        dice_eps=x.dice_eps,
+        dice_squared=x.dice_squared,
+    )
+    number, groups = policy("hungarian_match", x.nonfinite), x.groups
+    if groups < 1 or x.logits.ndim < 2 or x.logits.shape[-2] % groups:
         raise ValueError(
-            f"hungarian_match: expected groups that divide the queries of {list(logits.shape)}, got {groups}"
+            f"hungarian_match: expected groups that divide the queries of {list(x.logits.shape)}, got {groups}"
         )
-    targets = target_labels, target_boxes, counts, target_scores, token_mask
-    tensors = MatchTensors(logits, boxes, *targets, mask_logits, target_masks, image_sizes)
-    cost = cost_of_targets("hungarian_match", tensors, box_format, options)
+    targets = x.target_labels, x.target_boxes, x.counts, x.target_scores, x.token_mask
+    tensors = MatchTensors(x.logits, x.boxes, *targets, x.mask_logits, x.target_masks, x.image_sizes)
+    cost = cost_of_targets("hungarian_match", tensors, x.box_format, options)
     *layers, t, q = cost.shape
-    matrices, columns = cost.flatten(0, -3).transpose(1, 2), None if counts is None else counts.flatten()
+    matrices, columns = cost.flatten(0, -3).transpose(1, 2), None if x.counts is None else x.counts.flatten()
     target_of_query, query_of_target, status = assign(matrices, None, columns, False, number, groups)
-    if nonfinite == "raise":
+    if x.nonfinite == "raise":
         raise_on(status)
     return Match(query_of_target.view(*layers, groups, t), target_of_query.view(*layers, q))
 

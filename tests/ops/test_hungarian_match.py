@@ -1,10 +1,17 @@
 """Matching in one call: the golden matches, and the two ops it is made of."""
 
+from inspect import signature
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pydistill.ops.hungarian_match import hungarian_match, hungarian_match_reference
+from pydistill.ops.hungarian_match import (
+    MatchProblem,
+    hungarian_match,
+    hungarian_match_all,
+    hungarian_match_reference,
+)
 from pydistill.ops.linear_sum_assignment import linear_sum_assignment
 from pydistill.ops.match_cost import match_cost
 from tests.conformance import Case, NoCopies, assert_captured, each_device
@@ -74,6 +81,27 @@ def test_equals_the_reference(groups, device):
     want = hungarian_match_reference(*xs, groups=groups, preset="detr")
     got = hungarian_match(*[x.to(device) for x in xs], groups=groups, preset="detr")
     assert all(torch.equal(g.cpu(), w) for g, w in zip(got, want))
+
+
+@each_device
+def test_several_problems_are_matched_as_one_by_one(device):
+    """Shapes, layers, dtypes, groups, presets and policies differ."""
+    first = Case(inputs(2, 3, queries=12)).inputs(device, torch.float32)[:5]
+    second = Case(inputs(2, queries=9, targets=11)).inputs(device, torch.float64)[:5]
+    z, student, teacher_boxes, soft = distillation()
+    options = [dict(groups=3), dict(preset="detr", nonfinite="clamp"), {k: _on(v, device) for k, v in soft.items()}]
+    arguments = [first, second, [_on(v, device) for v in (*student, None, teacher_boxes)]]
+    together = hungarian_match_all([MatchProblem(*xs, **o) for xs, o in zip(arguments, options)])
+    for match, xs, o in zip(together, arguments, options, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(match, hungarian_match(*xs, **o)))
+    assert hungarian_match_all([]) == []
+    with pytest.raises(TypeError, match="expected a sequence of MatchProblem, got one of list"):
+        hungarian_match_all([first])
+    assert MatchProblem._fields == tuple(signature(hungarian_match).parameters)
+
+
+def _on(value, device):
+    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 @each_device
