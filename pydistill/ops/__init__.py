@@ -12,11 +12,15 @@ from pydistill.ops.distribution_focal_loss import distribution_focal_loss
 from pydistill.ops.fine_grained_region import fine_grained_region
 from pydistill.ops.general_instance_region import general_instance_region
 from pydistill.ops.hungarian_match import Match, MatchProblem, hungarian_match, hungarian_match_all
+from pydistill.ops.info_nce_loss import info_nce_loss
 from pydistill.ops.inside_region import inside_region
 from pydistill.ops.integral import integral
 from pydistill.ops.linear_sum_assignment import Assignment, linear_sum_assignment
 from pydistill.ops.masked_feature_loss import masked_feature_loss
 from pydistill.ops.match_cost import match_cost
+from pydistill.ops.matched_box_loss import BoxLosses, matched_box_loss
+from pydistill.ops.matched_class_loss import matched_class_loss, matched_labels
+from pydistill.ops.matched_distillation_loss import DistillationTerms, matched_distillation_loss
 from pydistill.ops.pairwise_iou import pairwise_iou
 from pydistill.ops.quality_focal_loss import quality_focal_loss
 from pydistill.ops.sigmoid_focal_loss import sigmoid_focal_loss
@@ -28,6 +32,8 @@ from pydistill.ops.valuable_localization_region import valuable_localization_reg
 __all__ = [
     "AnchorAssignment",
     "Assignment",
+    "BoxLosses",
+    "DistillationTerms",
     "Match",
     "MatchProblem",
     "PointAssignment",
@@ -52,11 +58,16 @@ __all__ = [
     "general_instance_region",
     "hungarian_match",
     "hungarian_match_all",
+    "info_nce_loss",
     "inside_region",
     "integral",
     "linear_sum_assignment",
     "masked_feature_loss",
     "match_cost",
+    "matched_box_loss",
+    "matched_class_loss",
+    "matched_distillation_loss",
+    "matched_labels",
     "pack_targets",
     "pairwise_iou",
     "quality_focal_loss",
