@@ -23,6 +23,8 @@ from pydistill.ops.matched_class_loss import matched_class_loss, matched_labels
 from pydistill.ops.matched_distillation_loss import DistillationTerms, matched_distillation_loss
 from pydistill.ops.pairwise_iou import pairwise_iou
 from pydistill.ops.quality_focal_loss import quality_focal_loss
+from pydistill.ops.query_feature_mask import query_feature_mask
+from pydistill.ops.query_quality import QueryQuality, query_quality
 from pydistill.ops.sigmoid_focal_loss import sigmoid_focal_loss
 from pydistill.ops.soft_iou_loss import soft_iou_loss
 from pydistill.ops.softmax_kl import softmax_kl
@@ -37,6 +39,7 @@ __all__ = [
     "Match",
     "MatchProblem",
     "PointAssignment",
+    "QueryQuality",
     "assign_atss",
     "assign_max_iou",
     "assign_points",
@@ -71,6 +74,8 @@ __all__ = [
     "pack_targets",
     "pairwise_iou",
     "quality_focal_loss",
+    "query_feature_mask",
+    "query_quality",
     "sigmoid_focal_loss",
     "soft_iou_loss",
     "softmax_kl",
