@@ -54,6 +54,8 @@ def own(page, number):
     if page == "docs/hosts.md":
         loader = DataLoader(batches(3), batch_size=None)  # Lightning takes a list for several loaders
         return {"student": Classifier(64), "teacher": Classifier(256), "loader": loader, "module": task()}
+    if page == "docs/transformers.md":
+        return {"SetCriterion": dict, "weights": {}}
     return {}
 
 
@@ -94,6 +96,8 @@ def shortened(page, program):
 def test_program_runs(page, number, program, tmp_path, monkeypatch, capsys):
     if "recipes" in program or "lightning" in program:
         pytest.importorskip("lightning", reason="needs pip install 'pydistill[train]'")
+    if "transformers" in program:
+        pytest.importorskip("transformers", reason="needs pip install transformers")
     monkeypatch.chdir(tmp_path)
     names = own(page, number)
     exec(compile(shortened(page, program), f"{page}, program {number}", "exec"), names)
