@@ -1,0 +1,1 @@
+"""Detectors of objects by queries, trained with and without a teacher (DETRDistill)."""
