@@ -1,13 +1,15 @@
 """The papers' objectives, as modules over ``pydistill.ops``."""
 
 from pydistill.losses.attention_health import AttentionHealth
-from pydistill.losses.detr import SetPrediction, SetTargets
+from pydistill.losses.detr import DETRDistillLoss, DETRRules, SetPrediction, SetTargets
 from pydistill.losses.lanes import LaneLoss
 from pydistill.losses.ld import DensePrediction, LDLoss, LDRules
 from pydistill.losses.sad import SADLoss
 
 __all__ = [
     "AttentionHealth",
+    "DETRDistillLoss",
+    "DETRRules",
     "DensePrediction",
     "LDLoss",
     "LDRules",

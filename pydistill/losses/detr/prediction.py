@@ -92,8 +92,8 @@ def check_features(student: SetPrediction, teacher: SetPrediction, *, by_queries
     s, t = student.features, teacher.features
     if not s or len(s) != len(t):
         raise ValueError(
-            f"DETRDistillLoss: expected features of as many levels of student and teacher, at least one, for the term "
-            f"feature, got {len(s)} and {len(t)}"
+            f"DETRDistillLoss: expected features of as many levels of student and teacher, at least one, or feature=0 "
+            f"to leave the term out, got {len(s)} and {len(t)}"
         )
     for level, (x, y) in enumerate(zip(s, t, strict=True)):
         if x.shape != y.shape:
@@ -107,22 +107,35 @@ def check_features(student: SetPrediction, teacher: SetPrediction, *, by_queries
                 f"queries at level {level}, got {y.shape[1]}; feature_region 'boxes' and 'none' need no queries"
             )
     if by_queries and teacher.queries is None:
-        raise ValueError("DETRDistillLoss: expected the teacher's queries for the mask of the term feature, got None")
+        raise ValueError("DETRDistillLoss: expected the teacher's queries for the mask of its features, got None")
 
 
-def check_group(student: SetPrediction, group: SetPrediction, teacher: SetPrediction | None, *, paired: bool) -> None:
-    """Raises unless ``group`` is the student's, and where ``paired`` one query for one of the teacher's."""
+def check_relation(student: SetPrediction, teacher: SetPrediction, width: int | None) -> None:
+    """Raises unless the queries can be compared: by a head for ``width`` channels, or as they are."""
+    s, t = (None if p.queries is None else p.queries.shape[-1] for p in (student, teacher))
+    if s is None or t is None or s != (width or s) or t != (width or s):
+        channels = f"{width or s or t} channels"
+        raise ValueError(
+            f"DETRDistillLoss: expected queries of student and teacher of {channels} for the term relation, "
+            f"got {s} and {t}"
+        )
+
+
+def check_group(student: SetPrediction, group: SetPrediction | None, teacher: SetPrediction, *, paired: bool) -> None:
+    """Raises unless ``group`` is the student's, and where ``paired`` one query for each of the teacher's."""
+    if group is None:
+        raise ValueError(
+            "DETRDistillLoss: expected group, the student's prediction with the teacher's queries, or the weight "
+            "group=0 to leave its terms out, got None"
+        )
+    check_prediction("group", group)
     s, g = student.logits.shape, group.logits.shape
     if (s[0], s[1], s[3]) != (g[0], g[1], g[3]):
         raise ValueError(
             f"DETRDistillLoss: expected group logits of the student's stages, images and classes, "
             f"shape ({s[0]}, {s[1]}, Q, {s[3]}), got {list(g)}"
         )
-    if not paired:
-        return
-    if teacher is None:
-        raise ValueError("DETRDistillLoss: expected a teacher, whose assignment the group learns, got None")
-    if teacher.logits.shape[2] != g[2]:
+    if paired and teacher.logits.shape[2] != g[2]:
         raise ValueError(
             f"DETRDistillLoss: expected a group of the teacher's {teacher.logits.shape[2]} queries, got {g[2]}; "
             f"assignment='rematch' takes any number"

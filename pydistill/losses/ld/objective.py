@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pydistill.losses.ld.normalizers import divide, joint_mean, level_means
 from pydistill.losses.ld.prediction import Parts, by_level, joined
 from pydistill.losses.ld.regions import imitation_masks
-from pydistill.losses.ld.step import Step, once
+from pydistill.losses.ld.step import Step
+from pydistill.losses.normalizers import divide, joint_mean
+from pydistill.losses.once import once
 from pydistill.ops import (
     box_to_distance,
     distribution_focal_loss,
@@ -132,7 +133,7 @@ class Objective(Step):
         rules = self.settings.rules
         rows = self._class_rows * (mask & self.targets.ignored.logical_not())
         if rules.kd_normalizer == "levels":
-            return level_means(rows, mask, self.scene.level_sizes)
+            return _level_means(rows, mask, self.scene.level_sizes)
         return divide(rows.sum(), self.divisors[count])
 
     def imitation(self) -> Tensor:
@@ -176,3 +177,9 @@ class Objective(Step):
     def pseudo_box(self) -> Tensor:
         """GIoU loss against the teacher's boxes."""
         return self._box_loss(self.teacher_boxes)
+
+
+def _level_means(rows: Tensor, mask: Tensor, level_sizes: list[int]) -> Tensor:
+    """The means of ``rows`` (B, A) over the ``mask`` of each level, added up."""
+    levels = zip(torch.split(rows, level_sizes, 1), torch.split(mask, level_sizes, 1), strict=True)
+    return torch.stack([divide(x.sum(), m.sum().to(x.dtype)) for x, m in levels]).sum()

@@ -1,33 +1,19 @@
 """What the terms of one step of ``LDLoss`` share, each computed when it is first read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from pydistill.losses.ld.normalizers import joint_mean
 from pydistill.losses.ld.prediction import DensePrediction, Parts, by_level, joined, shape_of
 from pydistill.losses.ld.presets import Detector, LDRules
 from pydistill.losses.ld.regions import vlr_weight
 from pydistill.losses.ld.targets import Scene, Targets, targets_of
+from pydistill.losses.normalizers import joint_mean
+from pydistill.losses.once import once
 from pydistill.ops import distance_to_box, integral
 from pydistill.ops._register import accumulator
-
-T = TypeVar("T")
-
-
-class once(Generic[T]):
-    """A property that is computed when it is first read: what no term of the step reads costs nothing."""
-
-    def __init__(self, compute: Callable[[Any], T]):
-        self.compute, self.name = compute, compute.__name__
-
-    def __get__(self, step: Any, owner: object = None) -> T:
-        value: T = self.compute(step)
-        step.__dict__[self.name] = value
-        return value
 
 
 @dataclass

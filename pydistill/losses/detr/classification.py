@@ -1,0 +1,53 @@
+"""The class losses of set detectors, against annotated boxes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pydistill.losses.detr.prediction import SetPrediction, SetTargets
+from pydistill.ops import matched_class_loss, matched_labels, pairwise_iou
+from pydistill.ops._matched import matched, of_queries
+from pydistill.ops._register import accumulator
+
+
+def focal(prediction: SetPrediction, targets: SetTargets, match: Tensor) -> Tensor:
+    """(L,): sigmoid focal loss of all queries, those without a box as background."""
+    return matched_class_loss(prediction.logits, targets.labels, match)
+
+
+def varifocal(
+    prediction: SetPrediction, targets: SetTargets, match: Tensor, *, alpha: float = 0.75, gamma: float = 2.0
+) -> Tensor:
+    r"""(L,): varifocal loss, as RT-DETR has it.
+
+    The target y of a matched query's class is the IoU of its box; each cross entropy weighs y there and
+    :math:`\alpha p^\gamma` elsewhere, where the target is 0, with p as a constant.
+    """
+    wide = accumulator(prediction.logits.dtype)
+    logits, classes = prediction.logits.to(wide), prediction.logits.shape[-1]
+    own = prediction.boxes.detach().to(wide)
+    theirs = of_queries(targets.boxes.to(wide), match, -2)
+    iou = pairwise_iou(_corners(own).flatten(0, 2), _corners(theirs).flatten(0, 2), aligned=True, eps=1e-12)
+    iou = iou.view_as(match).masked_fill(matched(match, targets.labels.shape[-1]).logical_not(), 0)
+    label = matched_labels(targets.labels, match, classes).clamp(0, classes).unsqueeze(-1)
+    target = logits.detach().new_full((*match.shape, classes + 1), -1.0).scatter(-1, label, iou.unsqueeze(-1))
+    target = target.narrow(-1, 0, classes)
+    weight = torch.where(target < 0, alpha * logits.detach().sigmoid().pow(gamma), target)
+    target = target.clamp(min=0)
+    return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none").sum((1, 2, 3))
+
+
+def cross_entropy(
+    prediction: SetPrediction, targets: SetTargets, match: Tensor, eos_weight: float
+) -> tuple[Tensor, Tensor]:
+    """(L,) and (L,): cross entropy of all queries, those without a box of the last class; and the sum of weights."""
+    wide, last = accumulator(prediction.logits.dtype), prediction.logits.shape[-1] - 1
+    label = matched_labels(targets.labels, match, last)
+    weight = torch.ones_like(label, dtype=wide).masked_fill(label == last, eos_weight)
+    rows = -prediction.logits.to(wide).log_softmax(-1).gather(-1, label.clamp(0, last).unsqueeze(-1)).squeeze(-1)
+    return (rows * weight).sum((1, 2)), weight.sum((1, 2))
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    centre, size = torch.split(boxes, 2, -1)
+    return torch.cat([centre - size / 2, centre + size / 2], -1)
