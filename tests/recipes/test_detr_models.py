@@ -8,6 +8,7 @@ from pydistill.recipes.detr.lending import Queries
 from pydistill.recipes.detr.models import MODELS, build
 
 pytest.importorskip("transformers", reason="needs pip install 'pydistill[train]'")
+HOSTED = tuple(name for name in MODELS if name != "adamixer")
 
 SMALL = dict(width=0.125, channels=32, queries=5, layers=2)
 PICTURES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -38,7 +39,7 @@ def test_shapes(name):
         prediction, queries, group, auxiliary = model(PICTURES)
     assert prediction.logits.shape == (2, 2, 5, 3 + (name == "detr")) and prediction.boxes.shape == (2, 2, 5, 4)
     assert prediction.queries.shape == (2, 2, 5, 32) and group is None
-    assert (prediction.boxes > 0).all() and (prediction.boxes < 1).all()
+    assert (prediction.boxes > 0).all() and (prediction.boxes <= 1).all()
     strides = (16,) if name in ("detr", "conditional_detr") else (8, 16, 32)
     assert [tuple(x.shape) for x in prediction.features] == [(2, 32, 64 // s, 96 // s) for s in strides]
     learned = name != "rt_detr"
@@ -46,7 +47,7 @@ def test_shapes(name):
     assert [tuple(x.prediction.boxes.shape) for x in auxiliary] == ([] if learned else [(1, 2, 5, 4)])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", HOSTED)
 def test_says_what_its_host_says(name):
     """The last stage is transformers' own output, and the stages are those that its loss is given."""
     model = detector(name)
@@ -72,12 +73,14 @@ def test_lent_to_itself(name):
     """By its own queries it says what it says anyway; backbone and encoder run once, the decoder twice."""
     model = detector(name)
     calls = []
-    for part in (model.backbone, model.host.model.encoder, model.host.model.decoder):
+    decoder = (model.host.model.decoder if name in HOSTED else model).layers[0]
+    first = [model.backbone, model.host.model.encoder] if name in HOSTED else [model.backbone]
+    for part in (*first, decoder):
         part.register_forward_hook(lambda module, *_: calls.append(module))
     alone = model(PICTURES)
     calls.clear()
     both = model(PICTURES, lent=alone.queries)
-    assert calls == [model.backbone, model.host.model.encoder, model.host.model.decoder, model.host.model.decoder]
+    assert calls == [*first, decoder, decoder]
     assert_same(both.group, alone.prediction)
     assert_same(both.prediction, alone.prediction)
     both.group.logits.square().sum().backward()

@@ -6,11 +6,12 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from pydistill.recipes.dense.backbone import Backbone, Compact, build_backbone
+from pydistill.recipes.detr.adamixer import AdaMixer
 from pydistill.recipes.detr.hosted import HostedDeformableDetr, HostedDetector, HostedRTDetr
 from pydistill.recipes.detr.starts import restart
 from pydistill.recipes.resnet import ResNet
 
-Model = Literal["detr", "conditional_detr", "deformable_detr", "rt_detr"]
+Model = Literal["detr", "conditional_detr", "deformable_detr", "rt_detr", "adamixer"]
 MODELS: tuple[Model, ...] = get_args(Model)
 _SIDE = -2.0  # logit of the width and height of Deformable DETR's first boxes: an eighth of the picture
 
@@ -29,10 +30,10 @@ def build(
     encoder_layers: int = 1,
     heads: int | None = None,
     feedforward: int | None = None,
-    points: int = 4,
+    points: int | None = None,
     dropout: float = 0.0,
     refine: bool = True,
-) -> HostedDetector:
+) -> HostedDetector | AdaMixer:
     """A detector with random weights.
 
     The published Deformable DETR, which takes torchvision's weights by ``load_backbone``, is ``build("deformable_detr",
@@ -50,21 +51,20 @@ def build(
         channels: D, a multiple of 32.
         queries: Q.
         layers: stages of the decoder, L.
-        encoder_layers: of the encoder; ``"rt_detr"``: 0 or 1, of attention on the coarsest map of the backbone.
+        encoder_layers: of the encoder; of ``"rt_detr"``, on the backbone's coarsest map. ``"adamixer"`` has none.
         heads: of attention; None: one for 32 channels, 4 at least.
         feedforward: hidden units; None: twice ``channels``.
-        points: that a head samples on each map, of the deformable ones.
+        points: that a head of the deformable ones samples on each map; None: 4. Of ``"adamixer"``, that a group of
+            channels samples; None: 8, the published one has 32.
         dropout: in the transformer.
         refine: stages of ``"deformable_detr"`` move the boxes of the stage before. ``"rt_detr"`` always does.
 
     Raises:
         ValueError: for another name, other strides or channels.
-        ImportError: without transformers.
+        ImportError: without transformers, which all but ``"adamixer"`` come from.
     """
     if name not in MODELS:
         raise ValueError(f"build: expected name in {MODELS}, got {name!r}")
-    if find_spec("transformers") is None:
-        raise ImportError("build: expected transformers, not installed here; pip install 'pydistill[train]'")
     single = name in ("detr", "conditional_detr")
     strides = strides if strides is not None else (16,) if single else (8, 16, 32)
     doubling = bool(strides) and all(b == 2 * a for a, b in zip(strides, strides[1:]))
@@ -75,7 +75,16 @@ def build(
     used = [s for s in strides if s <= 32]
     last = (4, 8, 16, 32).index(used[-1])
     stages = range(last, last + 1) if single else range(last + 1 - len(used), last + 1)
-    network = _Stages(build_backbone(backbone, width, blocks, last + 1), stages)
+    features = build_backbone(backbone, width, blocks, last + 1)
+    heads, feedforward = heads or max(4, channels // 32), feedforward or 2 * channels
+    if name == "adamixer":
+        return AdaMixer(
+            classes, features, strides, channels=channels, queries=queries, layers=layers, heads=heads,
+            feedforward=feedforward, points=points or 8, dropout=dropout,
+        )  # fmt: skip
+    if find_spec("transformers") is None:
+        raise ImportError(f"build: expected transformers for {name}, not installed; pip install 'pydistill[train]'")
+    network = _Stages(features, stages)
     common = {
         "backbone_config": network.config(),
         "num_labels": classes,
@@ -83,17 +92,17 @@ def build(
         "d_model": channels,
         "encoder_layers": encoder_layers,
         "decoder_layers": layers,
-        "encoder_attention_heads": heads or max(4, channels // 32),
-        "decoder_attention_heads": heads or max(4, channels // 32),
-        "encoder_ffn_dim": feedforward or 2 * channels,
-        "decoder_ffn_dim": feedforward or 2 * channels,
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+        "encoder_ffn_dim": feedforward,
+        "decoder_ffn_dim": feedforward,
         "dropout": dropout,
     }
     detector: HostedDetector
     if name == "rt_detr":
-        detector = _rt_detr(common, strides, network.channels, points)
+        detector = _rt_detr(common, strides, network.channels, points or 4)
     elif name == "deformable_detr":
-        detector = _deformable_detr(common, len(strides), points, refine)
+        detector = _deformable_detr(common, len(strides), points or 4, refine)
     else:
         detector = _single(name, common)
     detector.host.model.backbone.model = network  # after the new start of what is around it
