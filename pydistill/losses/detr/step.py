@@ -1,6 +1,7 @@
 """What the terms of one step of ``DETRDistillLoss`` share, each computed when it is first read."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from pydistill.losses.detr.prediction import SetPrediction, SetTargets
 from pydistill.losses.detr.presets import Detector, DETRRules, pair_weights
 from pydistill.losses.normalizers import joint_mean
 from pydistill.losses.once import once
-from pydistill.ops import MatchProblem, hungarian_match_all
+from pydistill.ops import MatchProblem, hungarian_match_all, linear_sum_assignment, match_cost
 from pydistill.ops._matched import matched, of_queries
 from pydistill.ops._register import accumulator
 
@@ -111,10 +112,14 @@ class Step:
             problems["teacher"] = self._annotated(of_stages(self.all_of_teacher, self._taught_stages))
         if "group" in self._needed and self.settings.rules.assignment == "rematch":
             problems["group"] = self._annotated(self.group)
-        if "pairs" in self._needed:
+        softmax = self.settings.detector.form == "softmax"
+        if "pairs" in self._needed and not softmax:
             problems["pairs"] = self._paired()
         found = hungarian_match_all(list(problems.values()))
-        return {name: match.target_of_query for name, match in zip(problems, found, strict=True)}
+        matches = {name: match.target_of_query for name, match in zip(problems, found, strict=True)}
+        if "pairs" in self._needed and softmax:
+            matches["pairs"] = self._softmax_pairs()
+        return matches
 
     def _annotated(self, prediction: SetPrediction) -> MatchProblem:
         t = self.targets
@@ -129,15 +134,30 @@ class Step:
         )
 
     def _paired(self) -> MatchProblem:
-        rules, softmax = self.settings.rules, self.settings.detector.form == "softmax"
-        logits = self.paired_teacher.logits.to(self.dtype)
+        """Costs of DETRDistill: cross entropy with the teacher's probabilities, L1, GIoU."""
+        student, teacher = self.student, self.paired_teacher
         return MatchProblem(
-            self.student.logits.detach(),
-            self.student.boxes.detach(),
+            student.logits.detach(),
+            student.boxes.detach(),
             None,
-            self.paired_teacher.boxes,
-            class_cost="softmax" if softmax else "soft_bce",
-            target_scores=logits.softmax(-1) if softmax else logits.sigmoid(),
+            teacher.boxes,
+            class_cost="soft_bce",
+            target_scores=teacher.logits.to(self.dtype).sigmoid(),
+            **self._pair_options(),
+        )
+
+    def _softmax_pairs(self) -> Tensor:
+        """The same with the cost that DETR has of classes: minus the expected probability of the teacher's class."""
+        student, teacher = self.student.logits.detach().to(self.dtype), self.paired_teacher.logits.to(self.dtype)
+        boxes = self.student.boxes.detach(), None, self.paired_teacher.boxes
+        cost = match_cost(student, *boxes, class_cost="none", **self._pair_options())
+        cost = cost - self.settings.rules.instance_weights[0] * student.softmax(-1) @ teacher.softmax(-1).mT
+        found = linear_sum_assignment(cost.flatten(0, 1)).column_of_row
+        return found.view(student.shape[:3])
+
+    def _pair_options(self) -> dict[str, Any]:
+        rules = self.settings.rules
+        return dict(
             weights=dict(zip(("class", "l1", "giou"), rules.instance_weights, strict=True)),
             clamp_targets=rules.clamp_teacher,
             giou_eps=rules.giou_eps,
