@@ -8,6 +8,7 @@ from torch import Tensor
 from pydistill.losses.detr.prediction import SetPrediction, SetTargets
 from pydistill.losses.detr.presets import DETRRules
 from pydistill.ops import inside_region, query_feature_mask, query_quality
+from pydistill.ops._register import accumulator
 
 
 def squared_masks(
@@ -26,7 +27,7 @@ def squared_masks(
     else:
         scores = teacher.logits.detach()
         if background:
-            scores = scores.softmax(-1).narrow(-1, 0, scores.shape[-1] - 1)
+            scores = scores.to(accumulator(scores.dtype)).softmax(-1).narrow(-1, 0, scores.shape[-1] - 1)
         quality, index = query_quality(
             scores,
             teacher.boxes,
@@ -45,8 +46,7 @@ def squared_masks(
 
 
 def _ones(x: Tensor) -> Tensor:
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return torch.ones((x.shape[0], *x.shape[2:]), dtype=dtype, device=x.device)
+    return torch.ones((x.shape[0], *x.shape[2:]), dtype=accumulator(x.dtype), device=x.device)
 
 
 def _inside(x: Tensor, targets: SetTargets) -> Tensor:

@@ -1,6 +1,7 @@
 """DETRDistill: distillation of detectors that predict a set of boxes with queries."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Any, Literal
 
@@ -173,6 +174,9 @@ class DETRDistillLoss(nn.Module):
         distilled = {"feature", "relation", *_INSTANCE, *_GROUP}
         on = {n for n, weight in self.settings.weights.items() if weight and not (teacher is None and n in distilled)}
         self._check(on, student, teacher, targets, group)
+        if targets.labels.shape[1] == 0:  # gathering needs something to gather from: a box that does not count
+            b = len(targets.labels)
+            targets = replace(targets, labels=targets.labels.new_zeros(b, 1), boxes=targets.boxes.new_zeros(b, 1, 4))
         other = student if teacher is None else teacher
         same, paired = self._stages(len(student.logits), len(other.logits))
         step = Objective(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from pydistill.ops._match_options import PRESETS
+
 Reference = Literal["paper", "released"]
 DetectorName = Literal["deformable_detr", "conditional_detr", "detr", "rt_detr", "d_fine", "adamixer"]
 Pairs = Literal["pos_neg", "all", "positives", "negatives", "none"]
@@ -101,6 +103,7 @@ _RELEASED = DETRRules(
     eps=2.0**-23,
 )
 _CHOICES: dict[str, tuple[str | None, ...]] = {
+    "matching": (None, *PRESETS),
     "instance_stage": ("same", "last"),
     "pairs": ("pos_neg", "all", "positives", "negatives"),
     "instance_class_pairs": (None, "all", "positives", "negatives", "none"),

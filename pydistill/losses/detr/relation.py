@@ -16,7 +16,8 @@ class RelationHead(nn.Module):
         self.student, self.teacher = _projection(width, hidden), _projection(width, hidden)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Of (N, width) and (M, width): (N, hidden) and (M, hidden)."""
+        """Of (N, width) and (M, width): (N, hidden) and (M, hidden), of the parameters' dtype."""
+        student, teacher = (x.to(next(self.parameters()).dtype) for x in (student, teacher))
         return self.student(student), self.teacher(teacher)
 
 
