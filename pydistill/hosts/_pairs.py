@@ -1,37 +1,27 @@
 """What matchers of all hosts share: ragged targets in, pairs of indices on the CPU out."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pydistill.losses.detr.prediction import SetTargets
 from pydistill.ops import hungarian_match, pack_targets
 
 Pairs = list[tuple[Tensor, Tensor]]
 
 
-class Targets(NamedTuple):
-    """The objects of a batch, padded."""
-
-    labels: Tensor
-    """(B, T) int64"""
-    boxes: Tensor
-    """(B, T, 4)"""
-    counts: Tensor
-    """(B,) int64"""
-    total: int
-    """The number of objects in the batch, which the host knows without asking the device"""
-
-
-def packed(targets: Sequence[Mapping[str, Tensor]], labels: str) -> Targets:
-    """The targets of each image under the keys ``labels`` and "boxes"."""
+def packed(targets: SetTargets | Sequence[Mapping[str, Tensor]], labels: str) -> SetTargets:
+    """The targets of each image under the keys ``labels`` and "boxes"; or those that are packed already."""
+    if isinstance(targets, SetTargets):
+        return targets
     classes, counts = pack_targets([t[labels] for t in targets])
     boxes, _ = pack_targets([t["boxes"] for t in targets])
-    return Targets(classes.long(), boxes, counts, sum(len(t[labels]) for t in targets))
+    return SetTargets(classes.long(), boxes, counts)
 
 
-def match_pairs(logits: Tensor, boxes: Tensor, targets: Targets, groups: int = 1, **options: Any) -> Pairs:
+def match_pairs(logits: Tensor, boxes: Tensor, targets: SetTargets, groups: int = 1, **options: Any) -> Pairs:
     """(queries, targets) of each image, int64 on the CPU, sorted by query; ``options`` are ``hungarian_match``'s.
 
     Queries beyond a multiple of ``groups`` take no part.
