@@ -135,8 +135,9 @@ class Stage(nn.Module):
         self, content: Tensor, position: Tensor, features: Sequence[Tensor], strides: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The next states (B, Q, D), their logits (B, Q, C), and the next positions (B, Q, 4)."""
-        asked = content + _waves(position, content.shape[-1])
-        bias = self.steepness[:, None, None] * (overlap(position) + _EPS).log()[:, None]  # (B, heads, Q, Q)
+        fixed = position.detach()
+        asked = content + _waves(fixed, content.shape[-1])
+        bias = self.steepness[:, None, None] * (overlap(fixed) + _EPS).log()[:, None]  # (B, heads, Q, Q)
         attended, _ = self.attention(asked, asked, content, attn_mask=bias.flatten(0, 1), need_weights=False)
         content = self.norms[0](content + attended)
         content = self.norms[1](content + self.mixing(content, position, features, strides))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _TAU = 2.0  # how far a point sees beyond its scale, in squared octaves (the paper's)
-_START = -2.0  # octaves: the scale of the first points is a quarter of the box
+_START = -1.0  # octaves: the scale of the first points is half the box's (as released)
 _SPREAD = 0.5  # of the first points, in widths and heights: within the box
 _WIDEN = 4  # mixed points for each sampled one, 128 of 32 in the paper
 
