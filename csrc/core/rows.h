@@ -19,6 +19,7 @@ template <class T> struct Rows {
     const int64_t outer = block / middle;
     return data + outer * stride[0] + (block - outer * middle) * stride[1] + (row - block * inner) * stride[2];
   }
+  PD_HD Rows<const T> read_only() const { return {data, step, inner, middle, {stride[0], stride[1], stride[2]}}; }
   // How many rows from `row` on lie stride[2] apart.
   PD_HD int64_t run(int64_t row) const { return row < inner ? inner - row : inner - row % inner; }
 };

@@ -2,6 +2,7 @@
 // t_i = max(0, 1 - |y - i|): the two bins around y share 1 in proportion to how near they are. z: a row of n logits;
 // y: within [0, n - 1], else the nearer end of that. A row of weight 0 or of a y that is not finite is not read.
 #pragma once
+#include "math/gradient.h"
 #include "math/row_sum.h"
 #include "math/softmax.h"
 
@@ -80,22 +81,22 @@ template <class T, class A> struct DistributionFocalBackward {
   DflRows<T, A> rows;
   Rows<const A> dloss;  // one per row, or the same for all
   const A* factor;      // avg_factor, or null
-  Rows<T> dlogits;
+  Gradient<T, A> dlogits;
   A scale;
 
   template <class Group> PD_HD void operator()(Group g, typename Group::Row row) const {
     if constexpr (std::is_same_v<typename Group::Row, int64_t>) {
-      if (rows.skips(row)) return g.store(dlogits, row, rows.n, [](int) { return A(0); });
+      if (rows.skips(row)) return dlogits.skip(g, row, rows.n);
     }
     const auto upstream = rows.weighted(g, row, scale * per_factor(factor)) * g.get(dloss, row);
     const auto s = rows.probabilities(g, row);
     const auto t = rows.hat(g, row);
     const auto per_total = A(1) / s.total;
-    g.store(dlogits, row, rows.n, [&](int i) { return upstream * (s.power(i) * per_total - t(i)); });
+    dlogits.write(g, row, rows.n, [&](int i) { return upstream * (s.power(i) * per_total - t(i)); });
   }
   int active(int64_t first, int count, int64_t* out) const { return rows.active(first, count, out); }
   void prefetch(int64_t row) const { rows.prefetch(row); }
-  void clear(int64_t first, int64_t count) const { zero(dlogits, rows.n, first, count); }
+  void clear(int64_t first, int64_t count) const { dlogits.clear(rows.n, first, count); }
 };
 
 }  // namespace pydistill::math

@@ -3,6 +3,7 @@
 // A row that the mask excludes is not read; its value and its gradient are 0.
 #pragma once
 #include "math/elementary.h"
+#include "math/gradient.h"
 
 namespace pydistill::math {
 
@@ -55,21 +56,21 @@ template <class T, class A> struct IntegralBackward {
   using Scalar = A;
   BinRows<T, A> rows;
   const A* dout;  // one per row
-  Rows<T> dlogits;
+  Gradient<T, A> dlogits;
 
   template <class Group> PD_HD void operator()(Group g, typename Group::Row row) const {
     if constexpr (std::is_same_v<typename Group::Row, int64_t>) {
-      if (rows.skips(row)) return g.store(dlogits, row, rows.n, [](int) { return A(0); });
+      if (rows.skips(row)) return dlogits.skip(g, row, rows.n);
     }
     const auto power = g.keep(rows.n, rows.powers(g, row));
     const auto m = rows.moments(g, power);
     const auto per_total = A(1) / m.total, mean = m.first * per_total;
     const auto scale = per_total * g.get(dense(dout), row);
-    g.store(dlogits, row, rows.n, [=, *this](int i) { return scale * power(i) * (rows.bin(i) - mean); });
+    dlogits.write(g, row, rows.n, [=, *this](int i) { return scale * power(i) * (rows.bin(i) - mean); });
   }
   int active(int64_t first, int count, int64_t* to) const { return rows.active(first, count, to); }
   void prefetch(int64_t row) const { rows.prefetch(row); }
-  void clear(int64_t first, int64_t count) const { zero(dlogits, rows.n, first, count); }
+  void clear(int64_t first, int64_t count) const { dlogits.clear(rows.n, first, count); }
 };
 
 }  // namespace pydistill::math

@@ -2,6 +2,7 @@
 // dl/dz_i = scale w / T (s_i - p_i)        dl/dt_i = scale w / T p_i (q_i - sum_j p_j q_j)
 // z: student, t: teacher, one row of n logits each. A row of weight 0 is not read.
 #pragma once
+#include "math/gradient.h"
 #include "math/row_sum.h"
 #include "math/softmax.h"
 
@@ -100,21 +101,21 @@ template <class S, class U, class A> struct SoftmaxKlBackward {
   KlRows<S, U, A> rows;
   Rows<const A> dloss;  // one per row, or the same for all
   const A* factor;      // avg_factor, or null
-  Rows<S> dstudent;     // data null where it needs none
-  Rows<U> dteacher;
-  A scale;  // what SoftmaxKl has, / T
+  Gradient<S, A> dstudent;
+  Rows<U> dteacher;  // data null where nobody wants it
+  A scale;           // what SoftmaxKl has, / T
 
   template <class Group> PD_HD void operator()(Group g, typename Group::Row row) const {
     if constexpr (std::is_same_v<typename Group::Row, int64_t>) {
       if (rows.skips(row)) {
-        if (dstudent.data) g.store(dstudent, row, rows.n, [](int) { return A(0); });
+        if (dstudent.wanted()) dstudent.skip(g, row, rows.n);
         if (dteacher.data) g.store(dteacher, row, rows.n, [](int) { return A(0); });
         return;
       }
     }
     const auto upstream = rows.weighted(g, row, scale * per_factor(factor)) * g.get(dloss, row);
     const auto d = rows.divergence(g, row);
-    if (dstudent.data) g.store(dstudent, row, rows.n, [&](int i) { return upstream * (d.s(i) - d.p(i)); });
+    if (dstudent.wanted()) dstudent.write(g, row, rows.n, [&](int i) { return upstream * (d.s(i) - d.p(i)); });
     if (!dteacher.data) return;
     const auto mean = d.sum(g, rows.n);
     g.store(dteacher, row, rows.n, [&](int i) {
@@ -125,7 +126,7 @@ template <class S, class U, class A> struct SoftmaxKlBackward {
   int active(int64_t first, int count, int64_t* out) const { return rows.active(first, count, out); }
   void prefetch(int64_t row) const { rows.prefetch(row); }
   void clear(int64_t first, int64_t count) const {
-    if (dstudent.data) zero(dstudent, rows.n, first, count);
+    if (dstudent.wanted()) dstudent.clear(rows.n, first, count);
     if (dteacher.data) zero(dteacher, rows.n, first, count);
   }
 };

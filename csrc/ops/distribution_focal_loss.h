@@ -38,10 +38,11 @@ void distribution_focal_loss(const Context& context, const TensorView& logits, c
 }
 
 // dloss: () or one per row, of any strides. scale: of a row's gradient, but for the weight and avg_factor.
+// adds: to what dlogits holds.
 template <class Device>
 void distribution_focal_loss_backward(const Context& context, const TensorView& dloss, const TensorView& logits,
                                       const TensorView& target, const TensorView& weight, const TensorView& avg_factor,
-                                      double scale, const TensorView& dlogits) {
+                                      double scale, bool adds, const TensorView& dlogits) {
   constexpr auto op = "distribution_focal_loss_backward";
   focal::with_logits(op, logits, [&](auto t, auto a) {
     using T = typename decltype(t)::type;
@@ -49,8 +50,11 @@ void distribution_focal_loss_backward(const Context& context, const TensorView& 
     check::kind(op, "dloss", dloss, kind_of<A>);
     const auto in = focal::distribution_rows<T, A>(op, logits, target, weight);
     const math::DistributionFocalBackward<T, A> body{
-        in, rows_of<const A>(op, dloss, -1), row_sum::factor<A>(op, avg_factor, logits),
-        focal::like_logits<T>(op, "dlogits of the logits' shape and device", dlogits, logits), A(scale)};
+        in,
+        rows_of<const A>(op, dloss, -1),
+        row_sum::factor<A>(op, avg_factor, logits),
+        {focal::like_logits<T>(op, "dlogits of the logits' shape and device", dlogits, logits), adds},
+        A(scale)};
     Device::short_rows(context, focal::row_count(logits), in.n, body, 0, interleaved(in.logits));
   });
 }

@@ -36,10 +36,10 @@ void integral(const Context& context, const TensorView& logits, const TensorView
   });
 }
 
-// dout: (R,); dlogits: the logits' shape, of any strides.
+// dout: (R,); dlogits: the logits' shape, of any strides; adds: to what it holds.
 template <class Device>
 void integral_backward(const Context& context, const TensorView& dout, const TensorView& logits, const TensorView& bins,
-                       const TensorView& mask, const TensorView& dlogits) {
+                       const TensorView& mask, bool adds, const TensorView& dlogits) {
   constexpr auto op = "integral_backward";
   with_floating(op, logits, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -50,7 +50,7 @@ void integral_backward(const Context& context, const TensorView& dout, const Ten
     check::that(dlogits.ndim == logits.ndim && dlogits.numel() == logits.numel() &&
                     dlogits.size(logits.ndim - 1) == in.n && check::same_device(dlogits, logits),
                 op, "dlogits of the logits' shape and device", dlogits);
-    const math::IntegralBackward<T, A> body{in, dout.ptr<A>(), rows_of<T>(op, dlogits, logits.ndim - 1)};
+    const math::IntegralBackward<T, A> body{in, dout.ptr<A>(), {rows_of<T>(op, dlogits, logits.ndim - 1), adds}};
     Device::short_rows(context, logits.numel() / in.n, in.n, body);
   });
 }

@@ -73,10 +73,11 @@ void softmax_kl(const Context& context, const TensorView& student, const TensorV
 }
 
 // dloss: () or one per row, of any strides. scale: of a row's gradient, but for the weight and avg_factor.
+// adds: to what dstudent holds.
 template <class Device>
 void softmax_kl_backward(const Context& context, const TensorView& dloss, const TensorView& student,
                          const TensorView& teacher, const TensorView& weight, const TensorView& avg_factor,
-                         double temperature, int64_t dim, double scale, const TensorView& dstudent,
+                         double temperature, int64_t dim, double scale, bool adds, const TensorView& dstudent,
                          const TensorView& dteacher) {
   constexpr auto op = "softmax_kl_backward";
   kl::with_pair(op, student, teacher, [&](auto s, auto u) {
@@ -90,7 +91,7 @@ void softmax_kl_backward(const Context& context, const TensorView& dloss, const 
     const math::SoftmaxKlBackward<S, U, A> body{in,
                                                 rows_of<const A>(op, dloss, -1),
                                                 row_sum::factor<A>(op, avg_factor, student),
-                                                rows_of<S>(op, dstudent, int(dim)),
+                                                {rows_of<S>(op, dstudent, int(dim)), adds},
                                                 rows_of<U>(op, dteacher, int(dim)),
                                                 A(scale / temperature)};
     Device::short_rows(context, student.numel() / in.n, in.n, body, 0, interleaved(in.student));

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
-from pydistill.ops._reduction import keeps_gradient, regular, row_buffers, scaled
+from pydistill.ops._reduction import regular, row_buffers, scaled
 from pydistill.ops._register import Op, accumulator, differentiable, present
 
 
@@ -36,17 +36,13 @@ def row_labels(op: str, labels: Tensor, logits: Tensor) -> Tensor:
     return labels if labels.dtype == torch.int64 else labels.long()
 
 
-def keeps_rows(logits: Tensor) -> bool:
-    """Whether forward keeps the gradient: where the elements of a row lie side by side, as in what it keeps."""
-    return logits.stride(-1) == 1 and keeps_gradient(logits)
-
-
-def row_loss(name: str, targets: str, options: str = "") -> Callable[..., Any]:
+def row_loss(name: str, targets: str, options: str = "", adds: bool = False) -> Callable[..., Any]:
     """The op ``name`` and its gradient: the loss of each row of ``logits`` (..., n), reduced.
 
     Its arguments: logits, the tensors of the schema ``targets``, weight, avg_factor, the numbers of the schema
     ``options``, the factor of the sum, whether to sum, and whether to keep the gradient. Of the tensors, those of the
-    logits' rank have rows of n, the others one number per row.
+    logits' rank have rows of n, the others one number per row. One that ``adds`` has a kernel that adds its gradient to
+    what is there.
     """
     tensors = f"Tensor logits, {targets}, Tensor? weight, Tensor? avg_factor"
     comma = ", " if options else ""
@@ -57,28 +53,32 @@ def row_loss(name: str, targets: str, options: str = "") -> Callable[..., Any]:
         shape = logits.shape[:-1]
         logits = _walkable(logits, logits.dim())
         rows, partial, total = row_buffers(logits, shape.numel(), reduce)
-        kept = logits.new_empty(logits.shape) if keep else None
+        kept = torch.empty_like(logits) if keep else None
         kernels, where = _C.on(logits)
         walkable = (_walkable(t, logits.dim()) for t in others[: end - 1])
         getattr(kernels, name)(where, logits, *walkable, *numbers, factor, rows, partial, total, kept)
         return rows.view(shape) if total is None else total, kept
 
-    def backward(grad: Tensor, logits: Tensor, *others: Any, consume: bool = False) -> Tensor:
+    def backward(
+        grad: Tensor, logits: Tensor, *others: Any, consume: bool = False, into: Tensor | None = None
+    ) -> Tensor:
         *of_rows, avg_factor, kept = others[:end]
         grad = grad.to(accumulator(logits.dtype))
         if kept is not None:
-            return _of_kept(kept, grad, avg_factor, consume)
+            dlogits = _of_kept(kept, grad, avg_factor, consume)
+            return dlogits if into is None else into.add_(dlogits)
         logits = _walkable(logits, logits.dim())
-        dlogits = torch.empty_like(logits)
+        dlogits = torch.empty_like(logits) if into is None else into
+        numbers = (*others[end:], into is not None) if adds else others[end:]
         kernels, where = _C.on(logits)
         walkable = (_walkable(t, logits.dim()) for t in (*of_rows, avg_factor))
-        getattr(kernels, f"{name}_backward")(where, regular(grad), logits, *walkable, *others[end:], dlogits)
+        getattr(kernels, f"{name}_backward")(where, regular(grad), logits, *walkable, *numbers, dlogits)
         return dlogits
 
     def fake(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor | None]:
         *_, reduce, keep = others
         loss = logits.new_empty(() if reduce else logits.shape[:-1], dtype=accumulator(logits.dtype))
-        return loss, logits.new_empty(logits.shape) if keep else None
+        return loss, torch.empty_like(_walkable(logits, logits.dim())) if keep else None
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor | None]) -> None:
         ctx.save_for_backward(*inputs[:end], present(output[1]))
@@ -92,6 +92,7 @@ def row_loss(name: str, targets: str, options: str = "") -> Callable[..., Any]:
             backward,
             lambda grad, logits, *_: torch.empty_like(_walkable(logits, logits.dim())),
             consumes=True,
+            adds=adds,
         ),
         save,
         lambda ctx, grad: (grad, *ctx.saved_tensors, *ctx.numbers),

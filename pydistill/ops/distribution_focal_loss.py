@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from pydistill.ops import _check
-from pydistill.ops._focal import check_rows, keeps_rows, per_row, row_loss
-from pydistill.ops._reduction import reduce_reference, reduction_of
+from pydistill.ops._focal import check_rows, per_row, row_loss
+from pydistill.ops._reduction import keeps_gradient, reduce_reference, reduction_of
 from pydistill.ops._register import accumulator
 
 _OP = "distribution_focal_loss"
@@ -60,7 +60,7 @@ def distribution_focal_loss(
         used = torch.ones_like(target, dtype=torch.bool) if how.weight is None else how.weight != 0
         _check.finite(_OP, "target", target, used)
         _check.finite(_OP, "logits", logits, used.unsqueeze(-1))
-    keep = how.weight is None and keeps_rows(logits)  # with a weight most rows are skipped, and packed
+    keep = how.weight is None and keeps_gradient(logits)  # with a weight most rows are skipped, and packed
     options = how.factor, how.reduce, keep
     result: Tensor = _distribution_focal_loss(logits, target, how.weight, how.avg_factor, *options)
     return result
@@ -91,4 +91,4 @@ def distribution_focal_loss_reference(
     return reduce_reference(rows.masked_fill(skipped, 0), weight, reduction, avg_factor)
 
 
-_distribution_focal_loss = row_loss(_OP, "Tensor target")
+_distribution_focal_loss = row_loss(_OP, "Tensor target", adds=True)

@@ -89,12 +89,14 @@ def _forward(logits: Tensor, bins: Tensor | None, mask: Tensor | None) -> Tensor
     return out
 
 
-def _backward(grad: Tensor, logits: Tensor, bins: Tensor | None, mask: Tensor | None) -> Tensor:
+def _backward(
+    grad: Tensor, logits: Tensor, bins: Tensor | None, mask: Tensor | None, into: Tensor | None = None
+) -> Tensor:
     logits = regular(logits, logits.dim() - 1)
-    dlogits = torch.empty_like(logits)
+    dlogits = torch.empty_like(logits) if into is None else into
     grad = grad.to(accumulator(logits.dtype)).reshape(-1).contiguous()
     kernels, where = _C.on(logits)
-    kernels.integral_backward(where, grad, logits, bins, _flat(mask), dlogits)
+    kernels.integral_backward(where, grad, logits, bins, _flat(mask), into is not None, dlogits)
     return dlogits
 
 
@@ -108,6 +110,7 @@ _integral = differentiable(
         "integral_backward(Tensor grad, Tensor logits, Tensor? bins, Tensor? mask) -> Tensor",
         _backward,
         fake=lambda grad, logits, *_: torch.empty_like(regular(logits, logits.dim() - 1)),
+        adds=True,
     ),
     save=lambda ctx, inputs, _: ctx.save_for_backward(*inputs),
     recall=lambda ctx, grad: (grad, *ctx.saved_tensors),

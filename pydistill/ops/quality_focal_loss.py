@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from pydistill.ops import _check
-from pydistill.ops._focal import check_rows, keeps_rows, per_row, row_labels, row_loss
-from pydistill.ops._reduction import reduce_reference, reduction_of
+from pydistill.ops._focal import check_rows, per_row, row_labels, row_loss
+from pydistill.ops._reduction import keeps_gradient, reduce_reference, reduction_of
 from pydistill.ops._register import accumulator
 
 _OP = "quality_focal_loss"
@@ -75,7 +75,7 @@ def quality_focal_loss(
         used = torch.ones_like(labels, dtype=torch.bool) if how.weight is None else how.weight != 0
         _check.finite(_OP, "logits", logits, used.unsqueeze(-1))
         _check.finite(_OP, "scores", scores, used & (labels >= 0) & (labels < logits.shape[-1]))
-    options = beta, activated, how.factor, how.reduce, keeps_rows(logits)
+    options = beta, activated, how.factor, how.reduce, keeps_gradient(logits)
     result: Tensor = _quality_focal_loss(logits, labels, scores, how.weight, how.avg_factor, *options)
     return result
 

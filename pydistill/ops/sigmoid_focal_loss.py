@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from pydistill.ops import _check
-from pydistill.ops._focal import check_rows, keeps_rows, row_labels, row_loss
-from pydistill.ops._reduction import reduce_reference, reduction_of
+from pydistill.ops._focal import check_rows, row_labels, row_loss
+from pydistill.ops._reduction import keeps_gradient, reduce_reference, reduction_of
 from pydistill.ops._register import accumulator
 
 _OP = "sigmoid_focal_loss"
@@ -75,7 +75,7 @@ def sigmoid_focal_loss(
     how = reduction_of(_OP, logits, logits.shape[:-1], weight, reduction, avg_factor)
     if _check.enabled(logits):
         _check.finite(_OP, "logits", logits, None if how.weight is None else (how.weight != 0).unsqueeze(-1))
-    options = alpha, gamma, how.factor, how.reduce, keeps_rows(logits)
+    options = alpha, gamma, how.factor, how.reduce, keeps_gradient(logits)
     result: Tensor = _sigmoid_focal_loss(logits, labels, dense, how.weight, how.avg_factor, *options)
     return result
 

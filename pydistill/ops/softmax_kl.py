@@ -165,20 +165,24 @@ def _backward(
     need_student: bool,
     need_teacher: bool,
     consume: bool = False,
+    into: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     wide = accumulator(student.dtype)
     if grad.dtype != wide:
         grad = grad.to(wide)
     if kept is not None:
-        return scaled(kept, grad.unsqueeze(dim) if grad.dim() else grad, consume), None
+        of_kept = scaled(kept, grad.unsqueeze(dim) if grad.dim() else grad, consume)
+        return of_kept if into is None else into.add_(of_kept), None
     student, teacher, grad = regular(student, dim), regular(teacher, dim), regular(grad, -1)
     if weight is not None:
         weight = regular(weight, -1)
-    dstudent = torch.empty_like(student) if need_student else None
+    dstudent = into
+    if dstudent is None and need_student:
+        dstudent = torch.empty_like(student)
     dteacher = torch.empty_like(teacher) if need_teacher else None
     kernels, where = _C.on(student)
     kernels.softmax_kl_backward(
-        where, grad, student, teacher, weight, avg_factor, temperature, dim, scale, dstudent, dteacher
+        where, grad, student, teacher, weight, avg_factor, temperature, dim, scale, into is not None, dstudent, dteacher
     )
     return dstudent, dteacher
 
@@ -215,6 +219,7 @@ _softmax_kl = differentiable(
             torch.empty_like(regular(teacher, options[4])) if options[-1] else None,
         ),
         consumes=True,
+        adds=True,
     ),
     save=_save,
     recall=_recall,

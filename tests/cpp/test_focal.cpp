@@ -58,8 +58,9 @@ template <class Run> Numbers distribution(const Run& run, const Case& c, const I
   using Rows = DflRows<double, double>;
   const Rows rows{c.of<const double>(in.logits.data()), c.per_row<const double>(target.data()), in.weights(c), c.n};
   run(c.rows, DistributionFocal<double, double>{rows, value.data(), c.of(kept.data()), 2});
-  run(c.rows, DistributionFocalBackward<double, double>{rows, c.per_row<const double>(in.dloss.data()),
-                                                        in.factor.data(), c.of(dlogits.data()), 2});
+  for (const bool adds : {false, true})
+    run(c.rows, DistributionFocalBackward<double, double>{
+                    rows, c.per_row<const double>(in.dloss.data()), in.factor.data(), {c.of(dlogits.data()), adds}, 2});
   for (const Numbers& more : {kept, dlogits}) value.insert(value.end(), more.begin(), more.end());
   return value;
 }

@@ -27,7 +27,8 @@ template <class Run> Numbers integral(const Run& run, const Case& c) {
   const BinRows<double, double> rows{c.of<const double>(logits.data()), c.valued ? bins.data() : nullptr,
                                      c.masked ? mask.get() : nullptr, c.bins};
   run(n, Integral<double, double>{rows, out.data()});
-  run(n, IntegralBackward<double, double>{rows, dout.data(), c.of(dlogits.data())});
+  for (const bool adds : {false, true})
+    run(n, IntegralBackward<double, double>{rows, dout.data(), {c.of(dlogits.data()), adds}});
   out.insert(out.end(), dlogits.begin(), dlogits.end());
   return out;
 }

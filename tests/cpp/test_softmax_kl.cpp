@@ -27,8 +27,9 @@ template <class Run> Numbers softmax_kl(const Run& run, const Case& c) {
   Numbers kept = poison(c.weighted ? 0 : cells);
   run(n, SoftmaxKl<double, double, double>{rows, loss.data(), c.of(c.weighted ? nullptr : kept.data()), 4, 2});
   run(1, SumTiles<double>{loss.data(), total.data(), n, c.rows, 1, factor.data()});
-  run(n, SoftmaxKlBackward<double, double, double>{rows, each, factor.data(), c.of(dstudent.data()),
-                                                   c.of(dteacher.data()), 2});
+  for (const bool adds : {false, true})
+    run(n, SoftmaxKlBackward<double, double, double>{
+               rows, each, factor.data(), {c.of(dstudent.data()), adds}, c.of(dteacher.data()), 2});
   for (const Numbers& more : {total, kept, dstudent, dteacher}) loss.insert(loss.end(), more.begin(), more.end());
   return loss;
 }

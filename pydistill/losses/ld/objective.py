@@ -33,16 +33,19 @@ class Objective(Step):
 
     def classification(self) -> Tensor:
         """Quality or sigmoid focal loss of all anchors that are not ignored."""
-        kind, labels = self.settings.detector.classification, self.targets.labels
-        reduction: dict[str, Any] = dict(
-            weight=self.targets.ignored.logical_not().to(self.dtype),
-            reduction="mean",
-            avg_factor=self.divisors["samples"] + self.settings.rules.eps,
-        )
-        if kind == "focal":
-            return sigmoid_focal_loss(self.logits, labels, **reduction)
-        rows = self.logits if self.scores is None else self.scores
-        return quality_focal_loss(rows, labels, self._quality(), activated=self.scores is not None, **reduction)
+        labels, weight = self.targets.labels, self.targets.ignored.logical_not().to(self.dtype)
+        if self.settings.detector.classification == "focal":
+            rows = by_level(lambda z, y, w: sigmoid_focal_loss(z, y, weight=w), self.logits, labels, weight)
+        else:
+            activated = self.scores is not None
+            rows = by_level(
+                lambda z, y, q, w: quality_focal_loss(z, y, q, weight=w, activated=activated),
+                self.logits if self.scores is None else self.scores,
+                labels,
+                self._quality(),
+                weight,
+            )
+        return divide(rows.sum(), self.divisors["samples"] + self.settings.rules.eps)
 
     def _quality(self) -> Tensor:
         """(B, A): IoU of the predicted with the annotated box, 0 where not positive."""
@@ -73,7 +76,7 @@ class Objective(Step):
         target = box_to_distance(self.targets.points, self.targets.boxes, max_distance=self.student.bins - 1)
         rows = by_level(
             lambda z, y, w: distribution_focal_loss(z, y, weight=w),
-            self.student.distributions(),
+            self.distributions,
             target,
             self.box_weight.unsqueeze(-1),
         )
@@ -82,18 +85,18 @@ class Objective(Step):
     @once
     def _side_rows(self) -> Tensor:
         """(B, A): the divergences of an anchor's sides, added up; not read where no term needs them."""
-        rules, s, t = self.settings.rules, self.student, self.teacher
         needed = self._needed("main_ld", "vlr_ld")
-        if rules.joint_sides:
-            return self._divergence(s.sides, t.sides, needed, self.settings.temperature)
-        rows = self._divergence(s.distributions(), t.distributions(), needed.unsqueeze(-1), self.settings.temperature)
+        if self.settings.rules.joint_sides:
+            return self._divergence(self.student.sides, self.teacher.sides, needed, self.settings.temperature)
+        teacher = self.teacher.distributions()
+        rows = self._divergence(self.distributions, teacher, needed.unsqueeze(-1), self.settings.temperature)
         return rows.sum(-1)
 
     @once
     def _class_rows(self) -> Tensor:
         """(B, A): the divergence of the class logits; not read where no term needs it."""
         needed = self._needed("main_kd", "vlr_kd")
-        return self._divergence(self.student.logits, self.teacher.logits, needed, self.settings.kd_temperature)
+        return self._divergence(self.logits, self.teacher.logits, needed, self.settings.kd_temperature)
 
     def _divergence(self, student: Parts, teacher: Parts, weight: Tensor, temperature: float) -> Tensor:
         options: dict[str, Any] = dict(temperature=temperature, bins=self.settings.rules.bins)
@@ -162,7 +165,7 @@ class Objective(Step):
         student, teacher = self.scores, self.joint_scores(self.teacher)
         activated = student is not None and teacher is not None
         if student is None or teacher is None:
-            student, teacher = self.logits, joined(self.teacher.logits)
+            student, teacher = joined(self.student.logits), joined(self.teacher.logits)
         return general_instance_region(
             student.detach(),
             teacher.detach(),

@@ -46,21 +46,27 @@ class DensePrediction:
         return cls(_rows(logits, anchors), _rows(sides, anchors), at_centers, at_scores)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the class logits."""
+        return (self.logits[0] if isinstance(self.logits, tuple) else self.logits).dtype
+
+    @property
     def bins(self) -> int:
         """n, one more than ``reg_max``."""
         return shape_of(self.sides)[-1] // 4
 
     def distributions(self) -> Parts:
         """``(B, A, 4, n)``: the bins of each side, a view."""
-        return _each(self.sides, lambda x: x.reshape(*x.shape[:-1], 4, self.bins))
+        return each(self.sides, lambda x: x.reshape(*x.shape[:-1], 4, self.bins))
 
     def detach(self) -> "DensePrediction":
         """The same numbers as constants: the teacher of self-distillation."""
-        optional = (None if x is None else _each(x, Tensor.detach) for x in (self.centerness, self.scores))
-        return DensePrediction(_each(self.logits, Tensor.detach), _each(self.sides, Tensor.detach), *optional)
+        optional = (None if x is None else each(x, Tensor.detach) for x in (self.centerness, self.scores))
+        return DensePrediction(each(self.logits, Tensor.detach), each(self.sides, Tensor.detach), *optional)
 
 
-def _each(parts: Parts, f: Callable[[Tensor], Tensor]) -> Parts:
+def each(parts: Parts, f: Callable[[Tensor], Tensor]) -> Parts:
+    """``f`` of each level's part."""
     return tuple(f(x) for x in parts) if isinstance(parts, tuple) else f(parts)
 
 

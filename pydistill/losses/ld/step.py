@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pydistill.losses.ld.prediction import DensePrediction, Parts, by_level, joined, shape_of
+from pydistill.losses.ld.prediction import DensePrediction, Parts, by_level, each, joined, shape_of
 from pydistill.losses.ld.presets import Detector, LDRules
 from pydistill.losses.ld.regions import vlr_weight
 from pydistill.losses.ld.targets import Scene, Targets, targets_of
@@ -14,6 +14,7 @@ from pydistill.losses.normalizers import joint_mean
 from pydistill.losses.once import once
 from pydistill.ops import distance_to_box, integral
 from pydistill.ops._register import accumulator
+from pydistill.ops._shared_gradient import share_gradient
 
 
 @dataclass
@@ -43,12 +44,17 @@ class Step:
     @once
     def dtype(self) -> torch.dtype:
         """Of all numbers but the inputs."""
-        return accumulator(self.logits.dtype)
+        return accumulator(self.student.dtype)
 
     @once
-    def logits(self) -> Tensor:
-        """(B, A, C): the student's."""
-        return joined(self.student.logits)
+    def logits(self) -> Parts:
+        """(B, A, C): the student's; their losses share one gradient."""
+        return each(self.student.logits, share_gradient)
+
+    @once
+    def distributions(self) -> Parts:
+        """(B, A, 4, n): the student's; their losses share one gradient."""
+        return each(self.student.distributions(), share_gradient)
 
     @once
     def targets(self) -> Targets:
@@ -65,7 +71,7 @@ class Step:
         """(B, A): the student's largest class probability, a constant."""
         if self.scores is not None:
             return self.scores.detach().amax(-1).to(self.dtype)
-        return self.logits.detach().amax(-1).to(self.dtype).sigmoid()
+        return by_level(lambda x: x.detach().amax(-1), self.logits).to(self.dtype).sigmoid()
 
     def joint_scores(self, prediction: DensePrediction) -> Tensor | None:
         """(B, A, C): probabilities of class and quality, of detectors that predict them."""
@@ -106,7 +112,7 @@ class Step:
     @once
     def student_boxes(self) -> Tensor:
         """(B, A, 4) in strides; the points where a box is not needed."""
-        return distance_to_box(self.targets.points, self._distances(self.student.distributions()))
+        return distance_to_box(self.targets.points, self._distances(self.distributions))
 
     @once
     def teacher_boxes(self) -> Tensor:
