@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pydistill import Distiller, Term
+from tests.hosts.detectors import detector
 from tests.training.nets import batches
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +55,12 @@ def own(page, number):
     if page == "docs/hosts.md":
         loader = DataLoader(batches(3), batch_size=None)  # Lightning takes a list for several loaders
         return {"student": Classifier(64), "teacher": Classifier(256), "loader": loader, "module": task()}
+    if (page, number) == ("docs/transformers.md", 1):
+        pytest.importorskip("accelerate", reason="needs pip install accelerate")
+        from transformers import TrainingArguments
+
+        args = TrainingArguments("trained", use_cpu=True, report_to=[])
+        return {"student": detector("rt_detr"), "teacher": detector("rt_detr"), "args": args, "data": [{}]}
     if page == "docs/transformers.md":
         return {"SetCriterion": dict, "weights": {}}
     return {}

@@ -12,9 +12,11 @@ from pydistill.hosts.transformers.matchers import (
     RTDetrHungarianMatcher,
 )
 from pydistill.hosts.transformers.rt_losses import d_fine_loss, rt_detr_loss
+from pydistill.hosts.transformers.trainer import DistillationMixin
 
 __all__ = [
     "DeformableDetrHungarianMatcher",
+    "DistillationMixin",
     "GroundingDinoHungarianMatcher",
     "HungarianMatcher",
     "LwDetrHungarianMatcher",
