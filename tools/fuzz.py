@@ -312,6 +312,31 @@ def _hungarian_match_all(rng: Random) -> Arguments:
     return {"problems": [pydistill.ops.MatchProblem(**_hungarian_match(rng)) for _ in range(rng.randrange(4))]}
 
 
+def _query_quality(rng: Random) -> Arguments:
+    return {
+        "scores": torch.randn(3, 2, 7, 5),
+        "boxes": torch.rand(3, 2, 7, 4),
+        "target_boxes": torch.rand(2, 3, 4),
+        "counts": rng.choice([None, torch.tensor([3, 1])]),
+        "gamma": rng.choice([0.0, 0.5, 1.0]),
+        "topk": rng.choice([1, 7, 100]),
+        "form": rng.choice(["paper", "released"]),
+        "activated": rng.random() < 0.5,
+        "image_sizes": rng.choice([None, torch.tensor([[480, 640], [200, 300]])]),
+    }
+
+
+def _query_feature_mask(rng: Random) -> Arguments:
+    return {
+        "queries": torch.randn(3, 2, 7, 5),
+        "quality": torch.rand(3, 2, 7),
+        "features": [torch.randn(2, 5, 4, 6), torch.randn(2, 5, 2, 3)],
+        "index": rng.choice([None, torch.randint(7, (3, 2, 7))]),
+        "floor": 1e-2,
+        "normalize": rng.choice(["max", "none"]),
+    }
+
+
 def _pack_targets(rng: Random) -> Arguments:
     return {"targets": [boxes(3), boxes(2), boxes(1)], "max_targets": rng.choice([None, 3, 5])}
 
@@ -349,6 +374,8 @@ VALID: dict[str, Callable[[Random], Arguments]] = {
     "linear_sum_assignment": _linear_sum_assignment,
     "hungarian_match": _hungarian_match,
     "hungarian_match_all": _hungarian_match_all,
+    "query_quality": _query_quality,
+    "query_feature_mask": _query_feature_mask,
     "pack_targets": _pack_targets,
 }
 

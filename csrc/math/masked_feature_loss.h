@@ -2,6 +2,7 @@
 // dl/ds_nci = m_ni^p slope(s_nci - t_nci) / (C' M),  slope(d) = 2 d (q = 2) or the sign of d (q = 1)
 // i: pixels of image n. One row = a tile of them. Of a tile whose mask is all 0 no feature is read.
 #pragma once
+#include "math/feature_map.h"
 #include "math/power.h"
 #include "math/tiles.h"
 
@@ -10,12 +11,6 @@ namespace pydistill::math {
 struct Absolute {
   template <class A> PD_HD A operator()(A x) const { return std::abs(x); }
   template <class A> PD_HD A slope(A x) const { return x > A(0) ? A(1) : x < A(0) ? A(-1) : x; }
-};
-
-template <class T> struct FeatureMap {  // (N, C, pixels); `channel` is 1, or `pixel` is
-  T* data;
-  int64_t image, channel, pixel;
-  PD_HD T* at(int64_t n, int64_t first) const { return data + n * image + first * pixel; }
 };
 
 template <class S, class U, class A, class Norm> struct MaskedPair {

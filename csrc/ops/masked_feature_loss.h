@@ -1,6 +1,7 @@
 // Host side of masked_feature_loss, written once for both devices: check, then launch. Python allocates.
 #pragma once
 #include "math/masked_feature_loss.h"
+#include "ops/feature_map.h"
 #include "ops/softmax_kl.h"
 
 namespace pydistill {
@@ -11,16 +12,6 @@ constexpr int kPixels = 256;  // of a tile: small ones are skipped more often
 
 inline int64_t tiles(const TensorView& student) {
   return student.size(0) * math::Tiles{student.size(2) * student.size(3), kPixels}.per_image();
-}
-
-template <class T> math::FeatureMap<T> map(const char* op, const char* name, const TensorView& t, bool interleaved) {
-  const int64_t h = t.size(2), w = t.size(3);
-  const int64_t pixel = w > 1 ? t.stride(3) : h > 1 ? t.stride(2) : interleaved ? t.size(1) : 1;
-  const bool regular = (w <= 1 || h <= 1 || t.stride(2) == w * pixel) &&
-                       (interleaved ? t.size(1) <= 1 || t.stride(1) == 1 : h * w <= 1 || pixel == 1);
-  const std::string expected = std::string(name) + " with " + (interleaved ? "channels" : "pixels") + " side by side";
-  check::that(t.numel() == 0 || regular, op, expected.c_str(), "other strides");
-  return {t.ptr<T>(), t.stride(0), t.stride(1), pixel};
 }
 
 // f(a MaskedPair)
@@ -39,8 +30,8 @@ void with_features(const char* op, const TensorView& student, const TensorView& 
     check::buffer(op, "mask", mask, {n, h, w}, kind_of<A>, student);
     check::that(tiles(student) <= std::numeric_limits<int>::max(), op, "fewer than 2^31 tiles", student);
     const auto run = [&](auto of) {
-      f(math::MaskedPair<S, U, A, decltype(of)>{map<const S>(op, "student", student, interleaved),
-                                                map<const U>(op, "teacher", teacher, interleaved),
+      f(math::MaskedPair<S, U, A, decltype(of)>{feature_map<const S>(op, "student", student, interleaved),
+                                                feature_map<const U>(op, "teacher", teacher, interleaved),
                                                 mask.ptr<const A>(),
                                                 int(student.size(1)),
                                                 interleaved,
@@ -98,7 +89,7 @@ void masked_feature_loss_backward(const Context& context, const TensorView& dlos
         check::buffer(op, "dloss", dloss, {}, kind_of<A>, student);
         check::buffer(op, "factor", factor, {}, kind_of<A>, student);
         kl::gradient(op, "dstudent of the student's shape and device", dstudent, student);
-        const auto to = masked_feature::map<T>(op, "dstudent", dstudent, interleaved);
+        const auto to = feature_map<T>(op, "dstudent", dstudent, interleaved);
         Device::rows(context, masked_feature::tiles(student), int64_t(in.channels) * in.tiles.size,
                      math::MaskedFeatureBackward<T, typename U::type, A, decltype(in.norm)>{in, dloss.ptr<A>(),
                                                                                             factor.ptr<A>(), to});

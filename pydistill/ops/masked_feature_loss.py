@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pydistill import _C
 from pydistill.ops import _check
+from pydistill.ops._layout import laid_out, walkable
 from pydistill.ops._register import Op, accumulator, differentiable
 
 _CHANNELS, _NORMALIZERS = ("mean", "sum"), ("elements", "mask")
@@ -132,22 +133,11 @@ def _check_arguments(
         raise ValueError(f"{op}: expected normalizer in {_NORMALIZERS}, a number or a tensor, got {normalizer!r}")
 
 
-def _walkable(x: Tensor, interleaved: bool) -> bool:
-    """Whether one stride leads from pixel to pixel, and the channels (interleaved) or the pixels lie side by side."""
-    c, h, w = x.shape[1:]
-    pixel = x.stride(3) if w > 1 else x.stride(2) if h > 1 else 1
-    if w > 1 and h > 1 and x.stride(2) != w * pixel:
-        return False
-    return (c <= 1 or x.stride(1) == 1) if interleaved else pixel == 1
-
-
 def _laid_out(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, bool]:
     """Both in the student's layout, NCHW or channels last, copied where they are in another."""
-    interleaved = not _walkable(student, False) and _walkable(student, True)
+    student, interleaved = laid_out(student)
     layout = torch.channels_last if interleaved else torch.contiguous_format
-    student, teacher = (
-        x if _walkable(x, interleaved) else x.contiguous(memory_format=layout) for x in (student, teacher)
-    )
+    teacher = teacher if walkable(teacher, interleaved) else teacher.contiguous(memory_format=layout)
     return student, teacher, interleaved
 
 

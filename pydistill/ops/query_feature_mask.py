@@ -1,13 +1,16 @@
 """Where the features that a teacher's good queries look for are: the masks of DETRDistill's feature distillation."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pydistill import _C
 from pydistill.ops import _check
-from pydistill.ops._register import accumulator
+from pydistill.ops._layout import laid_out
+from pydistill.ops._register import Op, accumulator
 
 _NORMALIZE = ("max", "none")
 
@@ -28,7 +31,7 @@ def query_feature_mask(
     .. math:: M_p = \max\Big(\epsilon, \sum_i q_i \frac{h_i^\top f_p}{\lVert h_i \rVert \lVert f_p \rVert}\Big)
 
     divided by the largest of its image, for each map by itself. The sum over queries is one vector,
-    :math:`v = \sum_i q_i h_i / \lVert h_i \rVert`, so that a map is read once for eight decoder stages.
+    :math:`v = \sum_i q_i h_i / \lVert h_i \rVert`, so that a map is read once for all decoder stages.
 
     Where all q of an image are 0 its mask is constant: 1 or, with ``normalize="none"``, :math:`\epsilon`.
 
@@ -64,10 +67,27 @@ def query_feature_mask(
     _check_arguments(queries, quality, features, index, floor, normalize)
     if _check.enabled():
         _check.finite("query_feature_mask", "quality", quality)
-        _check.finite("query_feature_mask", "queries", queries)
+        used = quality != 0
+        if index is not None:  # by any of its places
+            place = index.clamp(0, max(queries.shape[-2] - 1, 0))
+            used = torch.zeros_like(queries[..., 0], dtype=torch.int64).scatter_add(-1, place, used.long()) > 0
+        _check.finite("query_feature_mask", "queries", queries, used[..., None])
         for x in features:
             _check.finite("query_feature_mask", "features", x)
-    return query_feature_mask_reference(queries, quality, features, index=index, floor=floor, normalize=normalize)
+    leading, masks = queries.shape[:-2], []
+    directions: dict[torch.dtype, Tensor] = {}
+    for x in features:
+        wide = accumulator(x.dtype)
+        if wide not in directions:
+            narrow = queries.dtype if accumulator(queries.dtype) == wide else wide
+            directions[wide] = _direction(
+                queries.detach().to(narrow).flatten(0, -3),
+                quality.detach().to(wide).flatten(0, -2),
+                None if index is None else index.flatten(0, -2),
+            ).view(math.prod(leading[:-1]), leading[-1], queries.shape[-1])
+        mask = _mask(x.detach(), directions[wide], floor, normalize == "max")
+        masks.append(mask.view(*leading, *x.shape[2:]))
+    return masks
 
 
 def query_feature_mask_reference(
@@ -121,3 +141,40 @@ def _check_arguments(
         raise ValueError(f"{op}: expected normalize in {_NORMALIZE}, got {normalize!r}")
     if not (floor > 0 or (floor == 0 and normalize == "none")):
         raise ValueError(f"{op}: expected floor > 0, got {floor}")
+
+
+def _empty_direction(queries: Tensor, quality: Tensor, index: Tensor | None) -> Tensor:
+    return quality.new_empty(queries.shape[0], queries.shape[2])
+
+
+def _direction_kernel(queries: Tensor, quality: Tensor, index: Tensor | None) -> Tensor:
+    kernels, where = _C.on(queries)
+    direction, quality = _empty_direction(queries, quality, index), quality.contiguous()
+    index = None if index is None else index.contiguous()
+    kernels.query_direction(where, queries.contiguous(), quality, index, torch.empty_like(quality), direction)
+    return direction
+
+
+def _empty_mask(features: Tensor, direction: Tensor, floor: float, normalize: bool) -> Tensor:
+    b, _, h, w = features.shape
+    return direction.new_empty(direction.shape[0], b, h, w)
+
+
+def _mask_kernel(features: Tensor, direction: Tensor, floor: float, normalize: bool) -> Tensor:
+    kernels, where = _C.on(features)
+    mask = _empty_mask(features, direction, floor, normalize)
+    stages, b, h, w = mask.shape
+    most = mask.new_empty(b, kernels.query_mask_tiles(h * w), stages) if normalize else None
+    features, interleaved = laid_out(features)
+    kernels.query_feature_mask(where, features, direction.contiguous(), floor, interleaved, most, mask)
+    return mask
+
+
+_direction = Op(
+    "query_direction(Tensor queries, Tensor quality, Tensor? index) -> Tensor", _direction_kernel, _empty_direction
+)
+_mask = Op(
+    "query_feature_mask(Tensor features, Tensor direction, float floor, bool normalize) -> Tensor",
+    _mask_kernel,
+    _empty_mask,
+)

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pydistill import _C
 from pydistill.ops import _check
 from pydistill.ops._boxes import proper
-from pydistill.ops._register import accumulator
+from pydistill.ops._register import Op, accumulator
 
 _FORMS = ("paper", "released")
 _LEAST_PIXELS = 1e-6  # a smaller union counts as this, as in the released code
@@ -76,19 +77,23 @@ def query_quality(
         if counts is not None:
             _check.counts("query_quality", counts, target_boxes.shape[1])
         _check.boxes("query_quality", target_boxes, counts, corners=False, name="target_boxes")
-    return QueryQuality(
-        *query_quality_reference(
-            scores,
-            boxes,
-            target_boxes,
-            counts,
-            gamma=gamma,
-            topk=topk,
-            form=form,
-            activated=activated,
-            image_sizes=image_sizes,
-        )
+    wide = accumulator(scores.dtype)
+    *leading, b, q, c = scores.shape
+    if counts is None:
+        counts = torch.full((b,), target_boxes.shape[1], device=scores.device)
+    taken = min(topk, q * c if form == "released" else q * min(c, 1))
+    quality, index = _quality(
+        scores.detach().flatten(0, -3),
+        boxes.detach().to(wide).flatten(0, -3),
+        target_boxes.detach().to(wide),
+        counts,
+        None if image_sizes is None else image_sizes.detach().to(wide),
+        taken,
+        gamma,
+        form == "released",
+        activated,
     )
+    return QueryQuality(quality.view(*leading, b, taken), index.view(*leading, b, taken))
 
 
 def query_quality_reference(
@@ -132,7 +137,7 @@ def _best_overlap(boxes: Tensor, target_boxes: Tensor, counts: Tensor | None, im
     if image_sizes is not None:
         least = torch.maximum(least, (_LEAST_PIXELS / image_sizes.to(a.dtype).prod(-1))[:, None, None])
     iou = (both / torch.maximum(union, least)).where(usable[..., None] & there[:, None], 0)
-    best = torch.cat([iou, torch.zeros_like(iou[..., :1])], -1).amax(-1)
+    best = torch.cat([iou, iou.new_zeros(*iou.shape[:-1], 1)], -1).amax(-1)
     return best.where(there.any(-1)[:, None] | ~usable, 1)
 
 
@@ -170,3 +175,40 @@ def _check_arguments(
         raise ValueError(f"{op}: expected gamma in [0, 1], got {gamma}")
     if topk < 1:
         raise ValueError(f"{op}: expected topk of at least 1, got {topk}")
+
+
+def _empty(scores: Tensor, boxes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    shape = (scores.shape[0], rest[3])
+    return boxes.new_empty(shape), boxes.new_empty(shape, dtype=torch.int64)
+
+
+def _kernel(
+    scores: Tensor,
+    boxes: Tensor,
+    target_boxes: Tensor,
+    counts: Tensor,
+    sizes: Tensor | None,
+    taken: int,
+    gamma: float,
+    released: bool,
+    activated: bool,
+) -> tuple[Tensor, Tensor]:
+    n, q, _ = scores.shape
+    quality, index = boxes.new_empty(n, taken), boxes.new_empty((n, taken), dtype=torch.int64)
+    rank, corners = None if released else boxes.new_empty(n, q), boxes.new_empty(n, 4, taken)
+    entry = torch.empty_like(index, dtype=torch.int32)
+    kernels, where = _C.on(scores)
+    kernels.query_quality(
+        where, scores.contiguous(), boxes.contiguous(), target_boxes.contiguous(), counts.contiguous(),
+        None if sizes is None else sizes.contiguous(), gamma, released, activated,
+        rank, entry, corners, quality, index,
+    )  # fmt: skip
+    return quality, index
+
+
+_quality = Op(
+    "query_quality(Tensor scores, Tensor boxes, Tensor target_boxes, Tensor counts, Tensor? image_sizes, SymInt taken,"
+    " float gamma, bool released, bool activated) -> (Tensor, Tensor)",
+    _kernel,
+    fake=_empty,
+)
