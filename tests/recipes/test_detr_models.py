@@ -112,9 +112,10 @@ def test_lent_by_a_teacher(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_parameter_learns(name):
+@pytest.mark.parametrize("backbone", ["compact", "resnet18"])
+def test_every_parameter_learns(name, backbone):
     """In the second step: some heads and offsets start at 0, and let nothing through in the first."""
-    model = detector(name).train()
+    model = detector(name, backbone=backbone).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for _ in range(2):
         optimizer.zero_grad()
@@ -160,6 +161,8 @@ def test_errors():
         build("yolo", 3)
     with pytest.raises(ValueError, match=r"build: expected strides that double.*got \[8, 32\]"):
         build("rt_detr", 3, strides=(8, 32))
+    with pytest.raises(ValueError, match=r"build: expected strides to 32 or more for resnet18, got \[8, 16\]"):
+        build("rt_detr", 3, backbone="resnet18", strides=(8, 16))
     with pytest.raises(ValueError, match="build: expected channels a multiple of 32, got 40"):
         build("rt_detr", 3, channels=40)
     model = detector("rt_detr")

@@ -47,7 +47,7 @@ def build(
         backbone, width, blocks: of ``build_backbone``. Its batch norms learn, unless ``ResNet.freeze`` is called.
         strides: of the maps that the detector reads, in pixels, each twice the one before.
             ``"detr"`` and ``"conditional_detr"`` read the last one, 32 at most; beyond 32 the others make their own.
-            None: 8, 16 and 32, for those two 16.
+            A ResNet's reach 32 at least. None: 8, 16 and 32; for those two 16, with a ResNet 32.
         channels: D, a multiple of 32.
         queries: Q.
         layers: stages of the decoder, L.
@@ -66,10 +66,14 @@ def build(
     if name not in MODELS:
         raise ValueError(f"build: expected name in {MODELS}, got {name!r}")
     single = name in ("detr", "conditional_detr")
-    strides = strides if strides is not None else (16,) if single else (8, 16, 32)
+    lowest = 4 if backbone == "compact" else 32
+    if strides is None:
+        strides = (max(lowest, 16),) if single else (8, 16, 32)
     doubling = bool(strides) and all(b == 2 * a for a, b in zip(strides, strides[1:]))
     if not doubling or strides[0] not in (4, 8, 16, 32) or (single and strides[-1] > 32):
         raise ValueError(f"build: expected strides that double, from 4 to 32 on, got {list(strides)}")
+    if strides[-1] < lowest:
+        raise ValueError(f"build: expected strides to 32 or more for {backbone}, got {list(strides)}")
     if channels < 32 or channels % 32:
         raise ValueError(f"build: expected channels a multiple of 32, got {channels}")
     used = [s for s in strides if s <= 32]
