@@ -84,7 +84,7 @@ def steps(stage: str, offline: bool = False) -> list[Step]:
     if stage == "reproduce":
         demo = ["demo", "--accelerator", "cuda", "--minutes", "6", "--output", "build/gpu-demo"]
         table = ["--preset", "reproduce", "--accelerator", "cuda", "--output"]
-        tables = {recipe: ["train", recipe, *table, f"build/gpu-{recipe}"] for recipe in ("lanes", "dense")}
+        tables = {recipe: ["train", recipe, *table, f"build/gpu-{recipe}"] for recipe in ("lanes", "dense", "detr")}
         runs = {"demo": demo, **tables}
         return [probe, *(Step(name, [python, "-m", "pydistill", *do]) for name, do in runs.items())]
     raise ValueError(f"gpu_check: expected a stage of build, test, sanitize, bench, reproduce, got {stage!r}")

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -20,6 +22,7 @@ Row = dict[str, float]
 Optimizer = Literal["sgd", "adamw"]
 B = TypeVar("B")
 C = TypeVar("C", bound="Config")
+S = TypeVar("S")
 
 FREE = ("log_every", "evaluate_every", "probe", "save_every")  # may differ between a checkpoint and what goes on
 _PROCESSES = 1 << 20  # more than a training has
@@ -64,12 +67,17 @@ class Config(Protocol):
 
 
 def make_optimizer(
-    kind: Optimizer, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, nesterov: bool = True
+    kind: Optimizer,
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+    lr: float,
+    weight_decay: float,
+    nesterov: bool = True,
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9, or AdamW."""
+    """SGD with momentum 0.9, or AdamW; a group of ``parameters`` may name its ``share`` of the learning rate."""
     if kind == "sgd":
         return torch.optim.SGD(parameters, lr, 0.9, weight_decay=weight_decay, nesterov=nesterov)
-    return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay)
+    return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=fused)
 
 
 class TrainingLoop(ABC, Generic[C, B]):
@@ -81,7 +89,7 @@ class TrainingLoop(ABC, Generic[C, B]):
     Args:
         config: what to train.
         distiller: the student, with its teacher and terms.
-        optimizer: of the distiller's parameters.
+        optimizer: of the distiller's parameters; a group may have a ``share`` of the learning rate.
         data: pictures to train on.
         fabric: devices and precision.
         folder: for ``metrics.csv``, TensorBoard events and ``last.pt``; None: nothing is written.
@@ -89,6 +97,7 @@ class TrainingLoop(ABC, Generic[C, B]):
     """
 
     shown: tuple[str, ...] = ()  # losses that a progress bar shows
+    clip: float = 0.0  # largest norm of the gradient; 0: any
 
     def __init__(
         self,
@@ -170,10 +179,12 @@ class TrainingLoop(ABC, Generic[C, B]):
         torch.manual_seed(((seed * 1_000_003 + self.step) * _PROCESSES + rank) % 2**63)
         self.model.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate(self.step)
+            group["lr"] = self.config.learning_rate(self.step) * group.get("share", 1.0)
         losses, total = self.losses(batch)
         self.optimizer.zero_grad()
         self.fabric.backward(total)
+        if self.clip:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip)
         self.optimizer.step()
         self.distiller.advance()
         return {name: loss.detach() for name, loss in losses.items()}
@@ -196,6 +207,7 @@ class TrainingLoop(ABC, Generic[C, B]):
             return
         state: dict[str, Any] = {
             "student": self.distiller.student_state_dict(),
+            "terms": self.distiller.loss_modules.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
             "step": self.step,
@@ -222,10 +234,51 @@ class TrainingLoop(ABC, Generic[C, B]):
                 f"Training.load: expected a checkpoint of the same configuration, got other values of {changed}"
             )
         self.distiller.student.load_state_dict(state["student"])
+        self.distiller.loss_modules.load_state_dict(state["terms"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step, self.history = state["step"], state["history"]
         self.distiller.set_extra_state(torch.tensor(self.step))
+
+
+def export(training: TrainingLoop[Any, Any], path: Path) -> None:
+    """Writes the student in float16, as a recipe's ``load_student`` reads it: the form of a committed teacher."""
+    if not training.fabric.is_global_zero:
+        return
+    weights = training.distiller.student_state_dict()
+    half = {name: v.half() if v.is_floating_point() else v for name, v in weights.items()}
+    buffer = io.BytesIO()
+    torch.save({"student": half, "config": training.config.to_dict(), **training.meta()}, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def falling_rate(done: float, drops: Sequence[float]) -> float:
+    """The share of the learning rate that is left after a share of the steps.
+
+    Args:
+        done: of the steps, in [0, 1).
+        drops: shares of the steps after which it falls to a tenth; empty: it falls as a cosine, to a hundredth.
+    """
+    if drops:
+        return math.prod(0.1 for drop in drops if done >= drop)
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
+
+
+def read_settings(kind: type[S], values: dict[str, Any], tuples: Iterable[str]) -> S:
+    """A configuration of what its ``to_dict`` returned, or JSON made of it.
+
+    Args:
+        kind: the frozen dataclass.
+        values: its fields by name.
+        tuples: fields that JSON makes lists of.
+
+    Raises:
+        ValueError: for names that this version does not know.
+    """
+    unknown = sorted(set(values) - {f.name for f in fields(kind)})  # type: ignore[arg-type]
+    if unknown:
+        raise ValueError(f"{kind.__name__}: expected the fields of this version, got {unknown}")
+    return kind(**values | {name: tuple(values[name]) for name in tuples})
 
 
 def read_checkpoint(path: Path, kind: str, names: Iterable[str]) -> dict[str, Any]:

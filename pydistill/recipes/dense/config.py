@@ -1,15 +1,13 @@
 """What the training of a dense detector depends on, and the presets."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from pydistill.losses.ld import LDLoss
 from pydistill.losses.ld.presets import Reference
 from pydistill.recipes.dense.augment import PRESETS
 from pydistill.recipes.dense.backbone import BACKBONES, Backbone
-from pydistill.recipes.training import Optimizer
+from pydistill.recipes.training import Optimizer, falling_rate, read_settings
 
 Region = Literal["general_instance", "fine_grained", "inside"]
 
@@ -106,9 +104,7 @@ class DenseConfig:
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of ``step``."""
-        done = step / self.steps
-        fall = math.prod(0.1 for drop in self.drops if done >= drop) if self.drops else _cosine(done)
-        return self.lr * min(1.0, (step + 1) / max(self.warmup, 1)) * fall
+        return self.lr * min(1.0, (step + 1) / max(self.warmup, 1)) * falling_rate(step / self.steps, self.drops)
 
     def to_dict(self) -> dict[str, Any]:
         """Of plain types, for a checkpoint."""
@@ -121,15 +117,7 @@ class DenseConfig:
         Raises:
             ValueError: for names that this version does not know.
         """
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"DenseConfig: expected the fields of this version, got {unknown}")
-        tuples: dict[str, Sequence[Any]] = {name: values[name] for name in ("size", "strides", "drops")}
-        return cls(**values | {name: tuple(value) for name, value in tuples.items()})
-
-
-def _cosine(done: float) -> float:
-    return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
+        return read_settings(cls, values, ("size", "strides", "drops"))
 
 
 # One student for the demo and for the table, and its teacher: committed, and trained by the preset `teacher`.

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lightning.fabric import Fabric
 from rich.console import Console
@@ -38,7 +39,7 @@ class Trained:
     """One network: its weights, its test score, its log."""
 
     name: str
-    network: GFLDetector
+    network: Any
     evaluation: Evaluation
     history: list[Row] = field(default_factory=list)
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -21,6 +21,7 @@ from pydistill.recipes.files import write_whole
 _TITLES = {
     "ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "AP small", "ap_medium": "AP medium", "ap_large": "AP large"
 }  # fmt: skip
+Finder = Callable[[nn.Module, Inputs], list[Detections]]
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,21 @@ class Evaluation:
 
 
 def evaluate(
-    student: nn.Module, data: DenseData, indices: Sequence[int] | None = None, *, batch: int = 16
+    student: nn.Module,
+    data: DenseData,
+    indices: Sequence[int] | None = None,
+    *,
+    batch: int = 16,
+    finder: Finder | None = None,
 ) -> Evaluation:
     """Scores ``student`` on some pictures of ``data``, or on all.
+
+    Args:
+        student: the network.
+        data: pictures with their truth.
+        indices: those that count; None: all.
+        batch: pictures at a time.
+        finder: what the network finds on some pictures, in pixels of their files; None: ``find``.
 
     Raises:
         ValueError: for no pictures.
@@ -67,7 +80,7 @@ def evaluate(
         some = chosen[first : first + batch]
         inputs = data.pictures(some)
         began = time.perf_counter()
-        found += find(student, inputs)
+        found += (finder or find)(student, inputs)
         seconds += time.perf_counter() - began
     return Evaluation(coco_scores(data.dataset, chosen, found), found, 1000 * seconds / len(chosen))
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from lightning.fabric import Fabric
@@ -23,8 +24,20 @@ SEED = 0  # of these scenes, whatever the training's: the committed teacher has 
 _CACHED = 2**30  # bytes of pictures at the network's size that are kept in memory
 
 
+class PictureConfig(Protocol):
+    """What pictures depend on."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels that they fit into."""
+
+    @property
+    def augment(self) -> str:
+        """Name of one of ``augment.PRESETS``."""
+
+
 def open_data(
-    config: DenseConfig, root: Path, split: str, *, training: bool = False, malformed: Malformed = "raise"
+    config: PictureConfig, root: Path, split: str, *, training: bool = False, malformed: Malformed = "raise"
 ) -> DenseData:
     """Pictures of a split for a network; for ``training`` augmented, and without pictures that have no boxes."""
     dataset = CocoDataset(root, split, malformed=malformed, filled=training)

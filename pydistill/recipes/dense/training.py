@@ -3,7 +3,6 @@
 Reference: Zheng et al. 2022, arXiv:2102.12252; Li et al. 2020, arXiv:2006.04388.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from pydistill.recipes.dense.config import DISTILLED, DenseConfig
 from pydistill.recipes.dense.data import Batch, DenseData
 from pydistill.recipes.dense.evaluation import evaluate
 from pydistill.recipes.dense.network import DenseOutput, GFLDetector
-from pydistill.recipes.files import write_whole
-from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint
+from pydistill.recipes.training import FREE, Row, TrainingLoop, export, make_optimizer, read_checkpoint
+
+__all__ = ["Objective", "Training", "build_model", "check_classes", "export", "load_student", "to_prediction"]
 
 _TERM = "ld"
 
@@ -159,17 +159,6 @@ def load_student(path: Path) -> tuple[GFLDetector, DenseConfig, tuple[str, ...]]
     student = build_model(config, len(classes))
     student.load_state_dict(state["student"])
     return student.eval(), config, classes
-
-
-def export(training: Training, path: Path) -> None:
-    """Writes the student in float16, as ``load_student`` reads it: the form of a committed teacher."""
-    if not training.fabric.is_global_zero:
-        return
-    weights = training.distiller.student_state_dict()
-    half = {name: v.half() if v.is_floating_point() else v for name, v in weights.items()}
-    buffer = io.BytesIO()
-    torch.save({"student": half, "config": training.config.to_dict(), **training.meta()}, buffer)
-    write_whole(path, buffer.getvalue())
 
 
 def check_classes(mine: Sequence[str], theirs: Sequence[str], who: str) -> None:
