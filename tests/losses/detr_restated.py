@@ -2,7 +2,7 @@
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, normalize
 
 OWN = {"detr": (1, 5, 2), "rt_detr": (1, 5, 2), "d_fine": (1, 5, 2)}
 
@@ -136,13 +136,16 @@ def objective(student, teacher, targets, group, *, detector="deformable_detr", s
     terms = own_terms(student, targets, [annotated(student, k) for k in layers], detector)
     learned = [annotated(teacher, stages[k]) if assignment == "teacher" else annotated(group, k) for k in layers]
     terms |= {f"group_{name}": x for name, x in own_terms(group, targets, learned, detector).items()}
-    sums = dict.fromkeys(("instance_class", "instance_l1", "instance_giou"), 0.0)
+    sums, relation = dict.fromkeys(("instance_class", "instance_l1", "instance_giou"), 0.0), 0.0
     for k in layers:
         positive, stage, of_stage, count = annotated(teacher, paired[k]), paired[k], dict.fromkeys(sums, 0.0), 0
+        queries = [], []
         for i in images:
             there = teacher.logits[stage, i], teacher.boxes[stage, i]
             found = match_queries(student.logits[k, i], student.boxes[k, i], *there, detector)
             for q, j in found.items():
+                queries[0].append(normalize(student.queries[k, i, q], dim=0))
+                queries[1].append(normalize(teacher.queries[stage, i, j], dim=0))
                 kind = 0 if j in positive[i] else 1
                 count += kind == 0
                 x, t, b, c = student.logits[k, i, q], there[0][j], student.boxes[k, i, q], cut(there[1][j])
@@ -154,7 +157,9 @@ def objective(student, teacher, targets, group, *, detector="deformable_detr", s
         n = len(images) * min(student.logits.shape[2], teacher.logits.shape[2])
         n = max(count, 1) if divisor == "positives" else n
         sums = {name: sums[name] + of_stage[name] / n for name in sums}
-    terms |= sums
+        similar = torch.stack(queries[1]) @ torch.stack(queries[0]).T / 0.07
+        relation = relation - similar.log_softmax(1).diagonal().mean()
+    terms |= sums | {"relation": relation}
     feature = 0.0
     for s, t in zip(student.features, teacher.features):
         for k in layers:

@@ -36,7 +36,7 @@ def test_objective_is_the_restated_one(case, queries):
     detector, options, told = CASES[case]
     student, group = prediction(0, detector=detector, grad=True), prediction(2, 2, queries, detector, grad=True)
     teacher = prediction(1, 3, queries, detector)
-    got = DETRDistillLoss(detector=detector, **options)(student, teacher, targets(), group=group)
+    got = DETRDistillLoss(detector=detector, relation=1.0, **options)(student, teacher, targets(), group=group)
     want = restated.objective(student, teacher, targets(), group, detector=detector, **{"stages": [1, 2], **told})
     assert set(got) == set(want)
     for name in got:
