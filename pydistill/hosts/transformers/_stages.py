@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pydistill.losses.detr.prediction import SetTargets
+from pydistill.losses.detr.prediction import SetPrediction, SetTargets
 from pydistill.ops import MatchProblem, hungarian_match_all
 
 Losses = dict[str, Tensor]
@@ -44,6 +44,11 @@ class Matched(NamedTuple):
     boxes: Tensor
     target_of_query: Tensor
     """(S, B, Q) int64, -1 where nobody is"""
+
+    @property
+    def prediction(self) -> SetPrediction:
+        """The stages as the losses take them."""
+        return SetPrediction(self.logits, self.boxes)
 
     def part(self, start: int, length: int) -> "Matched":
         """Some of the stages."""

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pydistill.hosts.transformers._stages import Losses, Matched
+from pydistill.losses.detr.classification import cross_entropy, varifocal
 from pydistill.losses.detr.prediction import SetTargets
 from pydistill.ops import (
     matched_box_loss,
@@ -13,7 +14,6 @@ from pydistill.ops import (
     sigmoid_focal_loss,
 )
 from pydistill.ops._matched import of_queries
-from pydistill.ops._register import accumulator
 
 Divisor = float | Tensor
 
@@ -26,11 +26,8 @@ def box_terms(x: Matched, targets: SetTargets, divisor: Divisor) -> Losses:
 
 def softmax_term(x: Matched, targets: SetTargets, background: float) -> Losses:
     """Cross entropy, the last class being that of no object, which weighs ``background``; a weighted mean."""
-    logits = x.logits.to(accumulator(x.logits.dtype))
-    weight = torch.cat([logits.new_ones(logits.shape[-1] - 1), logits.new_full((1,), background)])
-    labels = matched_labels(targets.labels, x.target_of_query, x.logits.shape[-1] - 1).flatten(1)
-    rows = F.cross_entropy(logits.flatten(0, 2), labels.flatten(), weight, reduction="none")
-    return {"loss_ce": rows.view_as(labels).sum(1) / weight.take(labels).sum(1)}
+    stages, weights = cross_entropy(x.prediction, targets, x.target_of_query, background)
+    return {"loss_ce": stages / weights}
 
 
 def focal_term(x: Matched, targets: SetTargets, alpha: float, divisor: Divisor) -> Losses:
@@ -57,23 +54,9 @@ def matched_iou(x: Matched, targets: SetTargets) -> Tensor:
     return iou.view(x.target_of_query.shape).where(x.target_of_query >= 0, 0)
 
 
-def varifocal_term(
-    x: Matched, targets: SetTargets, iou: Tensor, alpha: float, gamma: float, divisor: Divisor
-) -> Losses:
-    r"""Binary cross entropy with the IoU at the label of a matched query, weighted by it, and with 0 elsewhere,
-    weighted by :math:`\alpha p^\gamma`; weights are constants.
-    """
-    matched, logits = _at_labels(x, targets)
-    quality = iou.to(logits.dtype)
-    of_label = quality * (F.softplus(logits) - quality * logits) - _background(logits, alpha, gamma)
-    sums = _background(x.logits, alpha, gamma).sum((1, 2, 3)) + of_label.where(matched, 0).sum((1, 2))
-    return {"loss_vfl": sums / divisor}
-
-
-def _background(logits: Tensor, alpha: float, gamma: float) -> Tensor:
-    weight = logits.detach().sigmoid()
-    weight = weight.square_() if gamma == 2 else weight.pow_(gamma)
-    return F.softplus(logits) * weight.mul_(alpha)
+def varifocal_term(x: Matched, targets: SetTargets, alpha: float, gamma: float, divisor: Divisor) -> Losses:
+    """Varifocal loss."""
+    return {"loss_vfl": varifocal(x.prediction, targets, x.target_of_query, alpha=alpha, gamma=gamma) / divisor}
 
 
 def quality_term(x: Matched, targets: SetTargets, iou: Tensor, alpha: float, divisor: Divisor) -> Losses:
@@ -92,8 +75,9 @@ def quality_term(x: Matched, targets: SetTargets, iou: Tensor, alpha: float, div
 
 def _at_labels(x: Matched, targets: SetTargets) -> tuple[Tensor, Tensor]:
     """Which queries have a target, and their logits of its class, (S, B, Q); of the others any."""
-    labels = matched_labels(targets.labels, x.target_of_query, -1)
-    return labels >= 0, x.logits.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    labels, classes = matched_labels(targets.labels, x.target_of_query, -1), x.logits.shape[-1]
+    logits = x.logits.gather(-1, labels.clamp(0, classes - 1).unsqueeze(-1)).squeeze(-1)
+    return (labels >= 0) & (labels < classes), logits
 
 
 def corners(b: Tensor) -> Tensor:

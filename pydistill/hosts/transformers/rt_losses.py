@@ -138,7 +138,7 @@ def _pair(tensors: Sequence[Tensor]) -> Pair | None:
 
 def _terms(x: Matched, targets: SetTargets, config: Any, divisor: Tensor) -> Losses:
     alpha, gamma = config.focal_loss_alpha, config.focal_loss_gamma
-    classes = terms_of.varifocal_term(x, targets, terms_of.matched_iou(x, targets), alpha, gamma, divisor)
+    classes = terms_of.varifocal_term(x, targets, alpha, gamma, divisor)
     return {**classes, **terms_of.box_terms(x, targets, divisor)}
 
 

@@ -29,12 +29,16 @@ def varifocal(
     theirs = of_queries(targets.boxes.to(wide), match, -2)
     iou = pairwise_iou(_corners(own).flatten(0, 2), _corners(theirs).flatten(0, 2), aligned=True, eps=1e-12)
     iou = iou.view_as(match).masked_fill(matched(match, targets.labels.shape[-1]).logical_not(), 0)
-    label = matched_labels(targets.labels, match, classes).clamp(0, classes).unsqueeze(-1)
-    target = logits.detach().new_full((*match.shape, classes + 1), -1.0).scatter(-1, label, iou.unsqueeze(-1))
-    target = target.narrow(-1, 0, classes)
-    weight = torch.where(target < 0, alpha * logits.detach().sigmoid().pow(gamma), target)
-    target = target.clamp(min=0)
-    return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none").sum((1, 2, 3))
+    label = matched_labels(targets.labels, match, classes)
+    of_class = logits.gather(-1, label.clamp(0, classes - 1).unsqueeze(-1)).squeeze(-1)
+    at_label = iou * (F.softplus(of_class) - iou * of_class) - _background(of_class, alpha, gamma)
+    known = (label >= 0) & (label < classes)
+    return _background(logits, alpha, gamma).sum((1, 2, 3)) + at_label.where(known, 0).sum((1, 2))
+
+
+def _background(logits: Tensor, alpha: float, gamma: float) -> Tensor:
+    p = logits.detach().sigmoid()
+    return F.softplus(logits) * (p.square_() if gamma == 2 else p.pow_(gamma)).mul_(alpha)
 
 
 def cross_entropy(
