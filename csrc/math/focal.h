@@ -120,7 +120,11 @@ template <class T, class A, class Targets, class Loss> struct FocalRows {
   int n;
   Loss loss;
 
-  PD_HD A weight_of(int64_t row) const { return weight.data ? *weight.at(row) : A(1); }
+  PD_HD A weight_of(int64_t row) const {
+    if constexpr (requires { targets.absent(row); })
+      if (targets.absent(row)) return A(0);
+    return weight.data ? *weight.at(row) : A(1);
+  }
   PD_HD bool skips(int64_t row) const { return weight_of(row) == A(0); }
 
   // Gradient of a row: upstream dl/dx.

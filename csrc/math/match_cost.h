@@ -9,19 +9,13 @@
 // the image's count.   T: storage type.  A: accumulation type.
 #pragma once
 #include "math/boxes.h"
+#include "math/per_image.h"
 #include "math/power.h"
 #include "math/tiles.h"
 
 namespace pydistill::math {
 
 enum class ClassCost { Focal, Softmax, SoftFocal, BinaryFocal, SoftBce, None };
-
-// An array whose first dimension is the images, or all layers of them: image n of the predictions finds its part.
-template <class A> struct PerImage {
-  const A* data;
-  int64_t images, stride;
-  PD_HD const A* at(int64_t n) const { return data ? data + n % images * stride : nullptr; }
-};
 
 // A box that matches nothing costs infinity on top of what any other would, so that loops over boxes need no branch.
 template <class A> struct MatchBox {

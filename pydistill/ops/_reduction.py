@@ -48,8 +48,7 @@ def reduction_of(
         avg_factor = like.new_zeros((), dtype=wide)
     else:
         avg_factor = None
-    if weight is not None:
-        weight = _row_weight(op, weight, shape, wide)
+    weight = row_weight(op, weight, shape, wide)
     return Reduction(weight, avg_factor, factor, reduction != "none")
 
 
@@ -107,7 +106,12 @@ def regular(x: Tensor, dim: int = -1) -> Tensor:
     return x if levels <= 3 else x.contiguous()
 
 
-def _row_weight(op: str, weight: Tensor, shape: torch.Size, wide: torch.dtype) -> Tensor:
+def row_weight(op: str, weight: Tensor | None, shape: torch.Size, wide: torch.dtype) -> Tensor | None:
+    """``weight``, if any, of one number per row, broadcast to the rows' ``shape``, as constants in ``wide``."""
+    if weight is None:
+        return None
+    if weight.requires_grad:
+        weight = weight.detach()
     if weight.dtype != wide:
         weight = weight.to(wide)
     if weight.shape == shape:

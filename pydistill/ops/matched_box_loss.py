@@ -1,12 +1,15 @@
 """L1 and generalized IoU losses of predicted boxes and the targets they are matched with."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pydistill import _C
+from pydistill.ops import _check as _check_data
 from pydistill.ops._matched import check_match, check_reduction, check_targets, matched, of_queries, sum_stages
-from pydistill.ops._register import accumulator
+from pydistill.ops._reduction import regular, row_weight
+from pydistill.ops._register import Op, accumulator, differentiable
 
 _OP = "matched_box_loss"
 _FORMATS = ("cxcywh", "xyxy")
@@ -65,18 +68,27 @@ def matched_box_loss(
         Carion et al. 2020 (DETR), arXiv:2005.12872, equation 9 (weights 5 and 2, over the number of targets).
     """
     _check(boxes, target_boxes, target_of_query, image_sizes, giou_eps, box_format, l1_format, reduction)
-    return matched_box_loss_reference(
-        boxes,
-        target_boxes,
-        target_of_query,
-        weight=weight,
-        image_sizes=image_sizes,
-        clamp_targets=clamp_targets,
-        giou_eps=giou_eps,
-        box_format=box_format,
-        l1_format=l1_format,
-        reduction=reduction,
+    queries, wide = boxes.shape[:-1], accumulator(boxes.dtype)
+    weight = row_weight(_OP, weight, queries, wide)
+    corners, l1_corners = box_format == "xyxy", (l1_format or box_format) == "xyxy"
+    losses: Tensor = _matched_box_loss(
+        boxes.flatten(0, -3),
+        target_boxes.detach().to(wide).flatten(0, -3),
+        target_of_query.flatten(0, -2),
+        None if weight is None else weight.flatten(0, -2),
+        None if image_sizes is None else image_sizes.to(wide),
+        giou_eps,
+        corners,
+        l1_corners,
+        clamp_targets,
     )
+    if _check_data.enabled():
+        used = matched(target_of_query, target_boxes.shape[-2])
+        used = used if weight is None else used & (weight != 0)
+        _check_data.boxes(_OP, boxes.masked_fill(~used.unsqueeze(-1), 0), corners=corners)
+        paired = of_queries(target_boxes.detach(), target_of_query, -2).masked_fill(~used.unsqueeze(-1), 0)
+        _check_data.boxes(_OP, paired, corners=corners, name="target boxes of queries")
+    return BoxLosses(*(sum_stages(rows, reduction) for rows in losses.view(2, *queries).unbind()))
 
 
 def matched_box_loss_reference(
@@ -154,3 +166,65 @@ def _check(
         if value not in _FORMATS:
             raise ValueError(f"{_OP}: expected {name} to be cxcywh or xyxy, got {value}")
     check_reduction(_OP, reduction)
+
+
+def _forward(
+    boxes: Tensor, targets: Tensor, match: Tensor, weight: Tensor | None, sizes: Tensor | None, *options: Any
+) -> Tensor:
+    losses = boxes.new_empty((2, *match.shape), dtype=accumulator(boxes.dtype))
+    kernels, where = _C.on(boxes)
+    boxes, targets, match, weight, sizes = _contiguous(boxes, targets, match, weight, sizes)
+    eps, corners, l1_corners, clamp_targets = options
+    kernels.matched_box_loss(
+        where, boxes, targets, match, weight, sizes, eps, corners, l1_corners, clamp_targets, losses
+    )
+    return losses
+
+
+def _backward(
+    grad: Tensor,
+    boxes: Tensor,
+    targets: Tensor,
+    match: Tensor,
+    weight: Tensor | None,
+    sizes: Tensor | None,
+    *options: Any,
+) -> Tensor:
+    down = torch.empty_like(boxes, memory_format=torch.contiguous_format)
+    kernels, where = _C.on(boxes)
+    boxes, targets, match, weight, sizes = _contiguous(boxes, targets, match, weight, sizes)
+    eps, corners, l1_corners, clamp_targets = options
+    kernels.matched_box_loss_backward(
+        where, regular(grad[0]), regular(grad[1]), boxes, targets, match, weight, sizes,
+        eps, corners, l1_corners, clamp_targets, down,
+    )  # fmt: skip
+    return down
+
+
+def _contiguous(*tensors: Tensor | None) -> Any:
+    return tuple(t if t is None else t.contiguous() for t in tensors)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], _: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.options = inputs[5:]
+
+
+_ARGUMENTS = (
+    "Tensor boxes, Tensor targets, Tensor match, Tensor? weight, Tensor? sizes, float eps, bool corners, "
+    "bool l1_corners, bool clamp_targets"
+)
+_matched_box_loss = differentiable(
+    Op(
+        f"matched_box_loss({_ARGUMENTS}) -> Tensor",
+        _forward,
+        fake=lambda boxes, _, match, *rest: boxes.new_empty((2, *match.shape), dtype=accumulator(boxes.dtype)),
+    ),
+    Op(
+        f"matched_box_loss_backward(Tensor grad, {_ARGUMENTS}) -> Tensor",
+        _backward,
+        fake=lambda grad, boxes, *_: torch.empty_like(boxes, memory_format=torch.contiguous_format),
+    ),
+    _save,
+    lambda ctx, grad: (grad, *ctx.saved_tensors, *ctx.options),
+)

@@ -4,7 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pydistill.ops import _check as _check_data
+from pydistill.ops._focal import row_loss
 from pydistill.ops._matched import check_match, check_reduction, check_targets, matched, of_queries, sum_stages
+from pydistill.ops._reduction import keeps_gradient, row_weight
 from pydistill.ops._register import accumulator
 from pydistill.ops.sigmoid_focal_loss import sigmoid_focal_loss, sigmoid_focal_loss_reference
 
@@ -77,9 +80,26 @@ def matched_class_loss(
     _check(logits, targets, target_of_query, form, reduction)
     if form == "focal":
         labels = matched_labels(targets, target_of_query, logits.shape[-1])
-        rows = sigmoid_focal_loss(logits, labels, alpha=alpha, gamma=gamma, weight=weight)
-        return sum_stages(rows, reduction)
-    return matched_class_loss_reference(logits, targets, target_of_query, form=form, weight=weight, reduction=reduction)
+        return sum_stages(sigmoid_focal_loss(logits, labels, alpha=alpha, gamma=gamma, weight=weight), reduction)
+    queries, wide = logits.shape[:-1], accumulator(logits.dtype)
+    weight = row_weight(_OP, weight, queries, wide)
+    if _check_data.enabled(logits):
+        used = matched(target_of_query, targets.shape[-2])
+        used = (used if weight is None else used & (weight != 0)).unsqueeze(-1)
+        _check_data.finite(_OP, "logits", logits, used)
+        _check_data.finite(_OP, "targets of queries", of_queries(targets.detach(), target_of_query, -2), used)
+    flat = logits.flatten(0, -3)
+    rows: Tensor = _soft_cross_entropy(
+        flat,
+        targets.detach().to(wide).flatten(0, -3).contiguous(),
+        target_of_query.flatten(0, -2).contiguous(),
+        None if weight is None else weight.flatten(0, -2),
+        None,
+        1.0,
+        False,
+        keeps_gradient(flat),
+    )
+    return sum_stages(rows.view(queries), reduction)
 
 
 def matched_class_loss_reference(
@@ -122,3 +142,6 @@ def _check(logits: Tensor, targets: Tensor, target_of_query: Tensor, form: str, 
         if not targets.is_floating_point():
             raise TypeError(f"{_OP}: expected targets of a floating point dtype with soft_bce, got {targets.dtype}")
     check_reduction(_OP, reduction)
+
+
+_soft_cross_entropy = row_loss(_OP, "Tensor targets, Tensor target_of_query")

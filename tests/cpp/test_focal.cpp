@@ -1,7 +1,7 @@
-// The three focal losses, forward and backward.
+// The three focal losses and the cross entropy with a teacher's probabilities, forward and backward.
 #include "harness.h"
 #include "math/distribution_focal_loss.h"
-#include "math/focal_tiles.h"
+#include "math/matched_class_loss.h"
 
 using namespace pydistill;
 using namespace pydistill::math;
@@ -85,5 +85,9 @@ int main() {
     for (double& p : probable.logits) p = 0.5 + 0.4 * std::tanh(p);
     check_focal(c, probable, scored, Quality<double>{2, true});
     check_order_independent([&](const auto& run) { return distribution(run, c, in); });
+    const Numbers teacher = uniform(2 * c.n, 7);      // of two queries
+    for (int64_t& match : labels) match = match % 4;  // -1, and 2 and 3: none
+    check_focal(c, in, MatchedTargets<double>{{teacher.data(), 1, 2 * c.n}, labels.data(), uint32_t(c.rows), 2},
+                SoftCrossEntropy{});
   }
 }
