@@ -1,3 +1,4 @@
+import numpy as np
 import torch
 
 from pydistill.ops import matched_distillation_loss
@@ -13,7 +14,7 @@ def released(device):
     arrays = [z[f"dd_{name}"] for name in ("student_logits", "student_boxes", "teacher_logits", "teacher_boxes")]
     match = [[z[f"dd_match_{stage}_{image}"] for image in range(2)] for stage in range(3)]
     logits, boxes, *teacher = (torch.from_numpy(x).to(device) for x in arrays)
-    return z, [logits.requires_grad_(), boxes.requires_grad_(), *teacher, torch.tensor(match, device=device)]
+    return z, [logits.requires_grad_(), boxes.requires_grad_(), *teacher, torch.from_numpy(np.array(match)).to(device)]
 
 
 @each_device
