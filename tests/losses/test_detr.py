@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pydistill
 from pydistill.losses import DETRDistillLoss, SetTargets
@@ -150,6 +151,10 @@ def test_dtypes(detector, dtype, device):
     assert_close(gradients(got, small[0], small[3]), gradients(want, wide[0], wide[3]), tolerance)
 
 
+def fake(x):
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
+
+
 @each_reference
 @each_detector
 def test_nothing_is_copied_or_read_by_the_host(detector, reference):
@@ -157,6 +162,13 @@ def test_nothing_is_copied_or_read_by_the_host(detector, reference):
     loss = loss_of(detector, reference).double()
     with NoCopies():
         gradients(run(loss, *scenes), scenes[0], scenes[3])
+    with FakeTensorMode(), NoCopies(), torch.no_grad():
+        student, teacher, group = (of_tensors([fake(x) for x in tensors(scenes[k])]) for k in (0, 1, 3))
+        t = SetTargets(*(fake(x) for x in vars(scenes[2]).values()))
+        for region in ("quality", "query", "boxes", "none"):
+            somewhere = loss_of(detector, reference, feature_region=region, relation=0.0, instance_stage="last")
+            losses = run(somewhere, student, teacher, t, group)
+            assert {(x.device.type, x.ndim) for x in losses.values()} == {("cuda", 0)}
 
 
 @pytest.mark.cuda
