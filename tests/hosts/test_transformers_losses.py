@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pydistill.hosts import transformers as ours
 from pydistill.losses.detr.prediction import SetTargets
@@ -179,3 +180,23 @@ def test_nothing_waits(family, denoising):
 def test_an_unknown_model():
     with pytest.raises(ValueError, match="loss_for: expected a model whose loss_type is one of ForObject.*, got None"):
         ours.loss_for(torch.nn.Linear(1, 1))
+
+
+def fake(x):
+    """The same on a GPU that need not be there."""
+    if isinstance(x, dict):
+        return {name: fake(value) for name, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [fake(value) for value in x]
+    return torch.empty(x.shape, dtype=x.dtype, device="cuda") if isinstance(x, torch.Tensor) else x
+
+
+@pytest.mark.parametrize("family, denoising", CASES)
+def test_stays_on_the_device(family, denoising):
+    targets, outputs = handed_over(family, denoising=denoising, dtype=torch.float32)
+    rt, labels = family in ("rt_detr", "d_fine"), packed(targets)
+    with FakeTensorMode(), NoCopies(), torch.no_grad():
+        there, labels = fake(outputs), SetTargets(*fake(labels))
+        last = [there[name].select(int(rt), -1) for name in ("outputs_class", "outputs_coord")]
+        total, terms, _ = FAMILIES[family][2](last[0], labels, None, last[1], CONFIG, **there)
+    assert {(t.device.type, t.ndim) for t in (total, *terms.values())} == {("cuda", 0)}
