@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "core/group.h"
+#include "math/workspace.h"
 
 namespace pydistill::math {
 
@@ -48,8 +49,13 @@ template <class T> struct Matrix {  // T: float or double
 
 PD_HD bool is_finite(double x) { return x - x == 0; }
 
-// How a solver reads its costs: row(i)(j). `sign` is -1 to maximise.
-template <class T> struct DenseCosts {
+// How a solver reads its costs: row(i)(j), after read(g, i) for the first time, where false ends the search, and
+// reread(g, i) from then on. `sign` is -1 to maximise.
+struct InMemory {
+  template <class Group> PD_HD static bool read(const Group&, int) { return true; }
+  template <class Group> PD_HD static void reread(const Group&, int) {}
+};
+template <class T> struct DenseCosts : InMemory {
   using Value = double;
   Matrix<T> matrix;  // column_stride 1
   double sign;
@@ -60,11 +66,14 @@ template <class T> struct DenseCosts {
 struct AsTheyAre {
   PD_HD double operator()(double x) const { return x; }
 };
+struct ForbidNonfinite {
+  PD_HD Forbidding operator()(double x) const { return is_finite(x) ? Forbidding(0, x) : Forbidding(1, 0.0); }
+};
 struct Replacement {
   double nan, positive, negative;
   PD_HD double operator()(double x) const { return is_finite(x) ? x : x > 0 ? positive : x < 0 ? negative : nan; }
 };
-template <class T, class R> struct StridedCosts {
+template <class T, class R> struct StridedCosts : InMemory {
   using Value = double;
   Matrix<T> matrix;
   double sign;
@@ -75,28 +84,14 @@ template <class T, class R> struct StridedCosts {
     };
   }
 };
-template <class T> struct ForbiddingCosts {
+template <class T> struct ForbiddingCosts : InMemory {
   using Value = Forbidding;
   Matrix<T> matrix;
   double sign;
-  PD_HD bool forbidden(int i, int j) const { return !is_finite(double(matrix.row(i)[j * matrix.column_stride])); }
   PD_HD auto row(int i) const {
     return [p = matrix.row(i), stride = matrix.column_stride, s = sign](int j) {
-      const double c = double(p[j * stride]);
-      return is_finite(c) ? Forbidding(0, s * c) : Forbidding(1, 0.0);
+      return ForbidNonfinite{}(s * double(p[j * stride]));
     };
-  }
-};
-
-// Scratch of one problem: the group's own or, where that is too small, memory that the caller brought.
-template <class Group> struct Workspace {
-  const Group& group;
-  std::byte* next;  // null: the group's own
-  template <class T> PD_HD T* take(int64_t n) {
-    if (!next) return group.template scratch<T>(n);
-    T* p = reinterpret_cast<T*>(next);
-    next += scratch_bytes<T>(n);
-    return p;
   }
 };
 
@@ -108,22 +103,21 @@ template <class V> struct SearchState {
   int* closed;                  // (rows) columns in the order in which the search closed them, with
   V *closed_distance, *closed_v;
 
-  template <class Group>
-  PD_HD SearchState(Workspace<Group> w, int64_t rows, int64_t columns)
-      : u(w.template take<V>(rows)),
-        v(w.template take<V>(columns)),
-        shortest(w.template take<V>(columns)),
-        path(w.template take<int>(columns)),
-        key(w.template take<int>(columns)),
-        column_at(w.template take<int>(columns)),
-        row_of(w.template take<int>(columns)),
-        column_of(w.template take<int>(rows)),
-        closed(w.template take<int>(rows)),
-        closed_distance(w.template take<V>(rows)),
-        closed_v(w.template take<V>(rows)) {}
+  PD_HD SearchState(Workspace w, int64_t rows, int64_t columns)
+      : u(w.take<V>(rows)),
+        v(w.take<V>(columns)),
+        shortest(w.take<V>(columns)),
+        path(w.take<int>(columns)),
+        key(w.take<int>(columns)),
+        column_at(w.take<int>(columns)),
+        row_of(w.take<int>(columns)),
+        column_of(w.take<int>(rows)),
+        closed(w.take<int>(rows)),
+        closed_distance(w.take<V>(rows)),
+        closed_v(w.take<V>(rows)) {}
   static int64_t bytes(int64_t rows, int64_t columns) {
-    return 2 * scratch_bytes<V>(columns) + 3 * scratch_bytes<V>(rows) + 4 * scratch_bytes<int>(columns) +
-           2 * scratch_bytes<int>(rows);
+    using W = Workspace;
+    return 2 * W::bytes<V>(columns) + 3 * W::bytes<V>(rows) + 4 * W::bytes<int>(columns) + 2 * W::bytes<int>(rows);
   }
 };
 
@@ -133,7 +127,7 @@ template <class Costs> struct Assigner {
   int rows, columns;  // rows <= columns
   SearchState<V> state;
 
-  // False: some row cannot be matched.
+  // False: some row cannot be matched, or was refused.
   template <class Group> PD_HD bool solve(const Group& g) const {
     g.each(columns, [s = state](int j) { s.v[j] = V(0), s.row_of[j] = -1; });
     g.each(rows, [s = state](int i) { s.column_of[i] = -1; });
@@ -145,6 +139,7 @@ template <class Costs> struct Assigner {
  private:
   // From an unmatched row to the nearest unmatched column.
   template <class Group> PD_HD bool augment(const Group& g, int row) const {
+    if (!costs.read(g, row)) return false;
     Candidate<V> nearest = start(g, row);
     int closed = 0;
     for (; nearest.value < Far<V>::distance() && matched(nearest); ++closed) {
@@ -188,6 +183,7 @@ template <class Costs> struct Assigner {
   }
 
   template <class Group> PD_HD Candidate<V> relax(const Group& g, int row, V distance) const {
+    costs.reread(g, row);
     return g.argmin(columns, [=, c = costs.row(row), u = state.u[row], v = state.v, d = state.shortest,
                               path = state.path, key = state.key](int j) {
       const V r = ((distance + c(j)) - u) - v[j], old = d[j];

@@ -7,6 +7,57 @@ namespace pydistill::math {
 enum class NonFinite { Forbid, Raise, Clamp, FinfoMax };
 enum class AssignmentStatus { Ok, Infeasible, Invalid };
 
+PD_HD Replacement replacement(NonFinite policy, double largest) {
+  if (policy == NonFinite::Raise) return {INFINITY, INFINITY, -INFINITY};  // as they are: what is left forbids a pair
+  return policy == NonFinite::Clamp ? Replacement{100, 100, -100} : Replacement{largest, largest, largest};
+}
+
+// The results of one problem; -1 where nobody is matched.
+struct AssignmentOutput {
+  int64_t *column_of_row, *row_of_column, *status;  // (rows), (columns), (1)
+  int rows, columns;
+  int first;        // added to the rows in row_of_column
+  bool transposed;  // the solver's rows are the columns
+
+  template <class Group, class A> PD_HD void write(const Group& g, const A& a, AssignmentStatus s) const {
+    const int* column_of = transposed ? a.state.row_of : a.state.column_of;
+    const int* row_of = transposed ? a.state.column_of : a.state.row_of;
+    const int known_rows = transposed ? a.columns : a.rows, known_columns = transposed ? a.rows : a.columns;
+    g.each(rows, [=, to = column_of_row](int i) { to[i] = i < known_rows ? column_of[i] : -1; });
+    g.each(columns, [=, to = row_of_column, start = first](int j) {
+      to[j] = j < known_columns && row_of[j] >= 0 ? start + row_of[j] : -1;
+    });
+    g.once([=, to = status] { *to = int64_t(s); });
+  }
+
+  template <class Group> PD_HD void nothing(const Group& g, AssignmentStatus s) const {
+    g.each(rows, [to = column_of_row](int i) { to[i] = -1; });
+    g.each(columns, [to = row_of_column](int j) { to[j] = -1; });
+    g.once([=, to = status] { *to = int64_t(s); });
+  }
+
+  template <class Group, class Costs> PD_HD void solve(const Group& g, const Assigner<Costs>& a) const {
+    if (!a.solve(g)) return nothing(g, AssignmentStatus::Infeasible);
+    write(g, a, AssignmentStatus::Ok);
+  }
+
+  // Costs that are Forbidding: what had to be matched and was forbidden is left unmatched.
+  template <class Group, class Costs> PD_HD void forbid(const Group& g, const Assigner<Costs>& a) const {
+    a.solve(g);
+    int forced = 0;
+    for (int i = 0; i < a.rows; ++i) {
+      a.costs.reread(g, i);
+      forced += g.sum(1, [=, s = a.state, c = a.costs.row(i)](int) {
+        const int j = s.column_of[i];
+        if (c(j).pairs == 0) return 0;
+        s.column_of[i] = -1, s.row_of[j] = -1;
+        return 1;
+      });
+    }
+    write(g, a, forced > 0 ? AssignmentStatus::Infeasible : AssignmentStatus::Ok);
+  }
+};
+
 // One row: one problem, group `row % groups` of matrix row / groups; a group is `rows` consecutive rows of the matrix.
 template <class T> struct Assignment {
   const T* cost;  // (P, groups * rows, columns)
@@ -14,7 +65,7 @@ template <class T> struct Assignment {
   int groups, rows, columns;
   const int64_t *row_counts, *column_counts;  // null: all; a count serves matrix p % (length)
   int64_t row_counts_length, column_counts_length;
-  int64_t *column_of_row, *row_of_column;  // (P, groups * rows), (P, groups, columns); -1 where none
+  int64_t *column_of_row, *row_of_column;  // (P, groups * rows), (P, groups, columns)
   int64_t* status;                         // (P, groups)
   NonFinite policy;
   double sign, largest;
@@ -26,22 +77,18 @@ template <class T> struct Assignment {
     const int first = int(row % groups) * rows;
     const Matrix<T> m{cost + p * matrix_stride + first * row_stride, count(row_counts, row_counts_length, p, rows),
                       count(column_counts, column_counts_length, p, columns), row_stride, column_stride};
-    const Output out{column_of_row + row * rows, row_of_column + row * columns, status + row, first,
-                     m.rows > m.columns};
+    const AssignmentOutput out{
+        column_of_row + row * rows, row_of_column + row * columns, status + row, rows, columns, first,
+        m.rows > m.columns};
     const Matrix<T> walk = out.transposed ? m.transposed() : m;
-    if (all_finite(g, walk)) return finite(g, row, walk, out);
-    if (policy == NonFinite::Forbid) return forbid(g, row, walk, out);
-    if (policy == NonFinite::Raise && invalid(g, walk)) return nothing(g, out, AssignmentStatus::Invalid);
-    run(g, row, StridedCosts<T, Replacement>{walk, sign, replacement()}, out);
+    const Workspace memory{workspace ? workspace + row * bytes : g.template scratch<std::byte>(bytes)};
+    if (all_finite(g, walk)) return finite(g, walk, memory, out);
+    if (policy == NonFinite::Forbid) return out.forbid(g, assigner(ForbiddingCosts<T>{{}, walk, sign}, memory));
+    if (policy == NonFinite::Raise && invalid(g, walk)) return out.nothing(g, AssignmentStatus::Invalid);
+    out.solve(g, assigner(StridedCosts<T, Replacement>{{}, walk, sign, replacement(policy, largest)}, memory));
   }
 
  private:
-  struct Output {
-    int64_t *column_of_row, *row_of_column, *status;
-    int first;  // row of the matrix that the group starts with
-    bool transposed;
-  };
-
   PD_HD static int count(const int64_t* counts, int64_t length, int64_t p, int most) {
     if (!counts) return most;
     const int64_t n = counts[p % length];
@@ -65,60 +112,15 @@ template <class T> struct Assignment {
   }
 
   template <class Group>
-  PD_HD void finite(const Group& g, int64_t row, const Matrix<T>& walk, const Output& out) const {
-    if (walk.column_stride == 1) return run(g, row, DenseCosts<T>{walk, sign}, out);
-    run(g, row, StridedCosts<T, AsTheyAre>{walk, sign, {}}, out);
+  PD_HD void finite(const Group& g, const Matrix<T>& walk, Workspace memory, const AssignmentOutput& out) const {
+    if (walk.column_stride == 1) return out.solve(g, assigner(DenseCosts<T>{{}, walk, sign}, memory));
+    out.solve(g, assigner(StridedCosts<T, AsTheyAre>{{}, walk, sign, {}}, memory));
   }
 
-  PD_HD Replacement replacement() const {
-    if (policy == NonFinite::Raise) return {INFINITY, INFINITY, -INFINITY};  // as they are: what is left forbids a pair
-    return policy == NonFinite::Clamp ? Replacement{100, 100, -100} : Replacement{largest, largest, largest};
-  }
-
-  template <class Costs, class Group>
-  PD_HD Assigner<Costs> assigner(const Group& g, int64_t row, const Costs& costs) const {
+  template <class Costs> PD_HD Assigner<Costs> assigner(const Costs& costs, Workspace memory) const {
     const int shorter = rows < columns ? rows : columns, longer = rows < columns ? columns : rows;
-    const Workspace<Group> memory{g, workspace ? workspace + row * bytes : nullptr};
     return {costs, costs.matrix.rows, costs.matrix.columns,
             SearchState<typename Costs::Value>(memory, shorter, longer)};
-  }
-
-  template <class Costs, class Group>
-  PD_HD void run(const Group& g, int64_t row, const Costs& costs, const Output& out) const {
-    const auto a = assigner(g, row, costs);
-    if (!a.solve(g)) return nothing(g, out, AssignmentStatus::Infeasible);
-    write(g, out, a, AssignmentStatus::Ok);
-  }
-
-  template <class Group>
-  PD_HD void forbid(const Group& g, int64_t row, const Matrix<T>& walk, const Output& out) const {
-    const ForbiddingCosts<T> costs{walk, sign};
-    const auto a = assigner(g, row, costs);
-    a.solve(g);
-    const int forced = g.sum(a.rows, [=, s = a.state](int i) {
-      const int j = s.column_of[i];
-      if (!costs.forbidden(i, j)) return 0;
-      s.column_of[i] = -1, s.row_of[j] = -1;
-      return 1;
-    });
-    write(g, out, a, forced > 0 ? AssignmentStatus::Infeasible : AssignmentStatus::Ok);
-  }
-
-  template <class Group, class A>
-  PD_HD void write(const Group& g, const Output& out, const A& a, AssignmentStatus s) const {
-    const int* column_of = out.transposed ? a.state.row_of : a.state.column_of;
-    const int* row_of = out.transposed ? a.state.column_of : a.state.row_of;
-    const int known_rows = out.transposed ? a.columns : a.rows, known_columns = out.transposed ? a.rows : a.columns;
-    g.each(rows, [=](int i) { out.column_of_row[i] = i < known_rows ? column_of[i] : -1; });
-    g.each(columns,
-           [=](int j) { out.row_of_column[j] = j < known_columns && row_of[j] >= 0 ? out.first + row_of[j] : -1; });
-    g.once([=] { *out.status = int64_t(s); });
-  }
-
-  template <class Group> PD_HD void nothing(const Group& g, const Output& out, AssignmentStatus s) const {
-    g.each(rows, [=](int i) { out.column_of_row[i] = -1; });
-    g.each(columns, [=](int j) { out.row_of_column[j] = -1; });
-    g.once([=] { *out.status = int64_t(s); });
   }
 };
 

@@ -12,13 +12,16 @@ struct MatchOptions {
   math::ClassCost class_cost;
   double class_weight, l1_weight, giou_weight, alpha, gamma, eps, giou_eps;
   bool corners, l1_corners, clamp_targets;
+  bool labels() const { return class_cost == math::ClassCost::Focal || class_cost == math::ClassCost::Softmax; }
+  bool scores() const { return !labels() && class_cost != math::ClassCost::None; }
 };
 
 struct MatchTensors {
-  TensorView logits, boxes, labels, target_boxes, counts, sizes, scores, mask, extra, slopes, constant, cost;
+  TensorView logits, boxes, labels, target_boxes, counts, sizes;
+  int64_t targets;
+  TensorView scores = {}, mask = {}, extra = {}, slopes = {}, constant = {}, cost = {};
   int64_t images() const { return logits.size(0); }
   int64_t queries() const { return logits.size(1); }
-  int64_t targets() const { return cost.size(1); }
   int64_t classes() const { return logits.size(2); }
   static constexpr int kTile = 256;
   math::Tiles tiles() const { return {queries(), int(std::min<int64_t>(kTile, std::max<int64_t>(queries(), 1)))}; }
@@ -47,51 +50,65 @@ inline void repeated(const char* op, const char* name, const TensorView& t, std:
 }
 
 template <class T, class A> void check_tensors(const char* op, const MatchTensors& x, const MatchOptions& options) {
-  const bool soft = x.scores.present(),
-             labels = options.class_cost == math::ClassCost::Focal || options.class_cost == math::ClassCost::Softmax;
-  const int64_t n = x.images(), q = x.queries(), t = x.targets(), c = x.classes();
+  const int64_t n = x.images(), q = x.queries(), t = x.targets, c = x.classes();
   check::buffer(op, "logits", x.logits, {n, q, c}, kind_of<T>, x.logits);
   if (x.boxes.present()) check::buffer(op, "boxes", x.boxes, {n, q, 4}, kind_of<T>, x.logits);
   if (x.extra.present()) check::buffer(op, "extra", x.extra, {n, t, q}, kind_of<A>, x.logits);
-  check::buffer(op, "cost", x.cost, {n, t, q}, kind_of<A>, x.logits);
-  if (labels) repeated(op, "target_labels", x.labels, {t}, ScalarKind::Int64, x);
+  if (x.cost.present()) check::buffer(op, "cost", x.cost, {n, t, q}, kind_of<A>, x.logits);
+  if (options.labels()) repeated(op, "target_labels", x.labels, {t}, ScalarKind::Int64, x);
   check::that(x.boxes.present() == x.target_boxes.present(), op, "both boxes and target_boxes, or none", x.boxes);
   if (x.boxes.present()) repeated(op, "target_boxes", x.target_boxes, {t, 4}, kind_of<A>, x);
   if (x.counts.present()) repeated(op, "counts", x.counts, {}, ScalarKind::Int64, x);
   if (x.sizes.present()) repeated(op, "image_sizes", x.sizes, {2}, kind_of<A>, x);
-  if (!soft) return;
+  if (!options.scores()) return;
   repeated(op, "target_scores", x.scores, {t, c}, kind_of<A>, x);
   if (x.mask.present()) repeated(op, "token_mask", x.mask, {c}, ScalarKind::Bool, x);
   check::buffer(op, "slopes", x.slopes, {n, c, q}, kind_of<A>, x.logits);
   check::buffer(op, "constant", x.constant, {n, q}, kind_of<A>, x.logits);
 }
 
-template <class Device, class T, class A, class Class>
-void launch(const Context& context, const MatchTensors& x, const MatchOptions& o, const Class& class_cost) {
-  using Body = math::MatchCost<T, A, Class>;
+template <class T, class A, class Class>
+math::MatchPairs<T, A, Class> pairs(const MatchTensors& x, const MatchOptions& o, const Class& class_cost) {
+  return {x.boxes.ptr<T>(),
+          per_image<int64_t>(x.labels),
+          per_image<A>(x.target_boxes),
+          per_image<int64_t>(x.counts),
+          per_image<A>(x.sizes),
+          class_cost,
+          int(x.targets),
+          int(x.classes()),
+          {o.corners, o.l1_corners, false},
+          {o.corners, o.l1_corners, o.clamp_targets},
+          A(o.l1_weight),
+          A(o.giou_weight),
+          A(o.giou_eps)};
+}
+
+// The costs that read nothing but logits, labels and boxes: f(pairs).
+template <class T, class A, class F> void with_pairs(const MatchTensors& x, const MatchOptions& o, F f) {
+  if (o.class_cost == math::ClassCost::None) return f(pairs<T, A>(x, o, math::NoClass{}));
+  const T* logits = x.logits.ptr<T>();
+  const int classes = int(x.classes());
+  const A weight = A(o.class_weight);
+  if (o.class_cost == math::ClassCost::Softmax)
+    return f(pairs<T, A>(x, o, math::SoftmaxClass<T, A>{logits, classes, weight}));
+  math::with_power(A(o.gamma), [&](auto power) {
+    f(pairs<T, A>(x, o,
+                  math::FocalClass<T, A, decltype(power)>{logits, classes, weight, {A(o.alpha), A(o.eps), power}}));
+  });
+}
+
+template <class Device, class Pairs> void launch(const Context& context, const MatchTensors& x, const Pairs& pairs) {
+  using A = typename Pairs::Value;
   const math::Tiles tiles = x.tiles();
-  const Body body{x.boxes.ptr<T>(),
-                  per_image<int64_t>(x.labels),
-                  per_image<A>(x.target_boxes),
-                  per_image<int64_t>(x.counts),
-                  per_image<A>(x.sizes),
-                  x.extra.ptr<A>(),
-                  x.cost.ptr<A>(),
-                  class_cost,
-                  int(x.targets()),
-                  int(x.classes()),
-                  tiles,
-                  {o.corners, o.l1_corners, false},
-                  {o.corners, o.l1_corners, o.clamp_targets},
-                  A(o.l1_weight),
-                  A(o.giou_weight),
-                  A(o.giou_eps)};
-  Device::rows(context, x.images() * tiles.per_image(), 8 * tiles.size * x.targets(), body, Body::bytes(tiles.size));
+  const int64_t bytes = Pairs::bytes(tiles.size);
+  const math::MatchCost<Pairs> body{pairs, x.extra.ptr<A>(), x.cost.ptr<A>(), tiles, bytes};
+  Device::rows(context, x.images() * tiles.per_image(), 8 * tiles.size * x.targets, body, bytes);
 }
 
 template <class Device, class T, class A, class P>
 void soft(const Context& context, const MatchTensors& x, const MatchOptions& o, const math::Focal<A, P>& focal) {
-  const int queries = int(x.queries()), classes = int(x.classes()), targets = int(x.targets());
+  const int queries = int(x.queries()), classes = int(x.classes()), targets = int(x.targets);
   const math::Tiles tiles = x.tiles();
   Device::rows(context, x.images() * tiles.per_image(), 8 * tiles.size * classes,
                math::SoftClassTable<T, A, P>{x.logits.ptr<T>(),
@@ -104,22 +121,14 @@ void soft(const Context& context, const MatchTensors& x, const MatchOptions& o, 
   Device::rows(
       context, x.images() * targets, int64_t(queries) * classes,
       math::SoftClassSums<A>{x.slopes.ptr<A>(), per_image<A>(x.scores), x.cost.ptr<A>(), targets, queries, classes});
-  launch<Device, T, A>(context, x, o, math::SoftClass<A>{x.constant.ptr<A>(), A(o.class_weight)});
+  launch<Device>(context, x, pairs<T, A>(x, o, math::SoftClass<A>{x.constant.ptr<A>(), A(o.class_weight)}));
 }
 
 template <class Device, class T, class A>
 void dispatch(const Context& context, const MatchTensors& x, const MatchOptions& o) {
-  if (o.class_cost == math::ClassCost::None) return launch<Device, T, A>(context, x, o, math::NoClass{});
-  const int classes = int(x.classes());
-  if (o.class_cost == math::ClassCost::Softmax)
-    return launch<Device, T, A>(context, x, o, math::SoftmaxClass<T, A>{x.logits.ptr<T>(), classes, A(o.class_weight)});
+  if (!o.scores()) return with_pairs<T, A>(x, o, [&](const auto& p) { launch<Device>(context, x, p); });
   math::with_power(A(o.gamma), [&](auto power) {
-    using P = decltype(power);
-    const math::Focal<A, P> focal{A(o.alpha), A(o.eps), power};
-    if (o.class_cost == math::ClassCost::Focal)
-      return launch<Device, T, A>(context, x, o,
-                                  math::FocalClass<T, A, P>{x.logits.ptr<T>(), classes, A(o.class_weight), focal});
-    soft<Device, T, A>(context, x, o, focal);
+    soft<Device, T, A>(context, x, o, math::Focal<A, decltype(power)>{A(o.alpha), A(o.eps), power});
   });
 }
 
@@ -147,10 +156,11 @@ void match_cost(const Context& context, const TensorView& logits, const TensorVi
                              corners,
                              l1_corners,
                              clamp_targets};
-  const MatchTensors tensors{logits,        boxes,      target_labels, target_boxes, counts,   image_sizes,
-                             target_scores, token_mask, extra,         slopes,       constant, cost};
   check::rank(op, "logits of shape (N, Q, C)", logits, 3);
   check::rank(op, "cost of shape (N, T, Q)", cost, 3);
+  const MatchTensors tensors{logits,      boxes,        target_labels, target_boxes, counts,
+                             image_sizes, cost.size(1), target_scores, token_mask,   extra,
+                             slopes,      constant,     cost};
   with_floating(op, logits, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;

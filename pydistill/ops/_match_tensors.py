@@ -1,6 +1,6 @@
 """What ``match_cost`` and ``hungarian_match`` share: their tensors, checked, and the costs as they lie in memory."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,20 +41,38 @@ class MatchTensors(NamedTuple):
         raise ValueError("match_cost: expected target_boxes, target_masks, target_scores or target_labels, got None")
 
 
-def cost_of_targets(op: str, x: MatchTensors, box_format: str, options: MatchOptions) -> Tensor:
-    """The costs as they lie in memory, (..., B, T, Q)."""
+class MatchArguments(NamedTuple):
+    """A call as the kernels take it: leading dimensions are one, N, and no tensor has a gradient."""
+
+    logits: Tensor
+    boxes: Tensor | None
+    labels: Tensor | None
+    target_boxes: Tensor | None
+    counts: Tensor | None
+    image_sizes: Tensor | None
+    scores: Tensor | None
+    token_mask: Tensor | None
+    targets: int
+    class_cost: int
+    numbers: list[float]
+    corners: bool
+    l1_corners: bool
+    clamp_targets: bool
+
+
+def arguments(op: str, x: MatchTensors, box_format: str, options: MatchOptions) -> MatchArguments:
+    """Checks the call."""
     _check_shapes(x, box_format, options)
     kind = _kernel_class_cost(options, x.target_labels, x.target_scores)
-    *layers, q, c = x.logits.shape
-    leading, t = tuple(layers), x.targets()
-    labels, boxes = x.target_labels if kind < 2 else None, x.target_boxes
+    leading, c, t = tuple(x.logits.shape[:-2]), x.logits.shape[-1], x.targets()
+    labels = x.target_labels if kind < 2 else None
     scores, token_mask = (x.target_scores, x.token_mask) if 2 <= kind < 5 else (None, None)
     narrow = x.logits.dtype
     for prediction in (x.boxes, x.mask_logits):
         narrow = narrow if prediction is None else torch.promote_types(narrow, prediction.dtype)
     flat = (
         _flat("target_labels", labels, leading, (t,)),
-        _flat("target_boxes", boxes, leading, (t, 4)),
+        _flat("target_boxes", x.target_boxes, leading, (t, 4)),
         _flat("counts", x.counts, leading, ()),
         _flat("image_sizes", x.image_sizes, leading, (2,)),
         _flat("target_scores", scores, leading, (t, c)),
@@ -62,11 +80,10 @@ def cost_of_targets(op: str, x: MatchTensors, box_format: str, options: MatchOpt
     )
     if _check.enabled():
         _check_data(op, x, labels, box_format == "xyxy")
-    cost: Tensor = _op(
+    return MatchArguments(
         x.logits.detach().to(narrow).flatten(0, -3),
         None if x.boxes is None else x.boxes.detach().to(narrow).flatten(0, -3),
         *flat,
-        _mask_terms(x, accumulator(narrow), options),
         t,
         kind,
         [*options.weights[:3], options.alpha, options.gamma, options.eps, options.giou_eps],
@@ -74,7 +91,12 @@ def cost_of_targets(op: str, x: MatchTensors, box_format: str, options: MatchOpt
         options.l1_format == "xyxy",
         options.clamp_targets,
     )
-    return cost.view(*layers, t, q)
+
+
+def cost_of_targets(x: MatchTensors, a: MatchArguments, options: MatchOptions) -> Tensor:
+    """The costs as they lie in memory, (N, T, Q)."""
+    cost: Tensor = _op(*a[:8], _mask_terms(x, accumulator(a.logits.dtype), options), *a[8:])
+    return cost
 
 
 def _check_shapes(x: MatchTensors, box_format: str, options: MatchOptions) -> None:
@@ -181,6 +203,10 @@ def _mask_sums(x: Tensor, y: Tensor, o: MatchOptions) -> Tensor:
     return neg.sum(-1).unsqueeze(-2) + y @ (pos - neg).mT
 
 
+def contiguous(*tensors: Any) -> Any:
+    return [None if t is None else t.contiguous() for t in tensors]
+
+
 def _cost(
     logits: Tensor,
     boxes: Tensor | None,
@@ -207,11 +233,11 @@ def _cost(
     if scores is not None:
         slopes, constant = logits.new_empty((n, c, q), dtype=wide), logits.new_empty((n, q), dtype=wide)
     target_boxes, sizes, scores = (None if t is None else t.to(wide) for t in (target_boxes, sizes, scores))
-    boxes, labels, target_boxes, counts, sizes, scores, mask, extra = (
-        None if t is None else t.contiguous() for t in (boxes, labels, target_boxes, counts, sizes, scores, mask, extra)
+    logits, boxes, labels, target_boxes, counts, sizes, scores, mask, extra = contiguous(
+        logits, boxes, labels, target_boxes, counts, sizes, scores, mask, extra
     )
     kernels.match_cost(
-        where, logits.contiguous(), boxes, labels, target_boxes, counts, sizes, scores, mask, class_cost,
+        where, logits, boxes, labels, target_boxes, counts, sizes, scores, mask, class_cost,
         class_weight, l1_weight, giou_weight, alpha, gamma, eps, giou_eps, corners, l1_corners, clamp_targets,
         extra, slopes, constant, cost,
     )  # fmt: skip

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pydistill.ops._match_options import resolve
-from pydistill.ops._match_tensors import MatchTensors, cost_of_targets
+from pydistill.ops._match_search import fused, search
+from pydistill.ops._match_tensors import MatchTensors, arguments, cost_of_targets
 from pydistill.ops.linear_sum_assignment import assign, linear_sum_assignment_reference, policy, raise_on
 from pydistill.ops.match_cost import match_cost_reference
 
@@ -200,13 +201,16 @@ def _match(x: MatchProblem) -> Match:
         )
     targets = x.target_labels, x.target_boxes, x.counts, x.target_scores, x.token_mask
     tensors = MatchTensors(x.logits, x.boxes, *targets, x.mask_logits, x.target_masks, x.image_sizes)
-    cost = cost_of_targets("hungarian_match", tensors, x.box_format, options)
-    *layers, t, q = cost.shape
-    matrices, columns = cost.flatten(0, -3).transpose(1, 2), None if x.counts is None else x.counts.flatten()
-    target_of_query, query_of_target, status = assign(matrices, None, columns, False, number, groups)
+    a = arguments("hungarian_match", tensors, x.box_format, options)
+    *layers, q, _ = x.logits.shape
+    if fused(tensors, a, groups):
+        target_of_query, query_of_target, status = search(a, number, groups)
+    else:
+        matrices, columns = cost_of_targets(tensors, a, options).transpose(1, 2), a.counts
+        target_of_query, query_of_target, status = assign(matrices, None, columns, False, number, groups)
     if x.nonfinite == "raise":
         raise_on(status)
-    return Match(query_of_target.view(*layers, groups, t), target_of_query.view(*layers, q))
+    return Match(query_of_target.view(*layers, groups, a.targets), target_of_query.view(*layers, q))
 
 
 def hungarian_match_reference(

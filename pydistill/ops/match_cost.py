@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pydistill.ops._match_options import MatchOptions, resolve
-from pydistill.ops._match_tensors import MatchTensors, cost_of_targets
+from pydistill.ops._match_tensors import MatchTensors, arguments, cost_of_targets
 from pydistill.ops._register import accumulator
 
 
@@ -130,7 +130,8 @@ def match_cost(
     )
     targets = target_labels, target_boxes, counts, target_scores, token_mask
     tensors = MatchTensors(logits, boxes, *targets, mask_logits, target_masks, image_sizes)
-    return cost_of_targets("match_cost", tensors, box_format, options).transpose(-1, -2)
+    cost = cost_of_targets(tensors, arguments("match_cost", tensors, box_format, options), options)
+    return cost.view(*logits.shape[:-2], *cost.shape[1:]).transpose(-1, -2)
 
 
 def match_cost_reference(

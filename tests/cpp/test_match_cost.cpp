@@ -21,26 +21,23 @@ struct Inputs {
 
 template <class Rows, class Class>
 void cost(const Rows& rows, const Inputs& x, const Class& class_cost, const double* extra, int tile, Numbers& out) {
-  using Body = MatchCost<double, double, Class>;
+  using Pairs = MatchPairs<double, double, Class>;
   const Tiles tiles{kQueries, tile};
-  rows(kImages * tiles.per_image(),
-       Body{x.boxes.data(),
-            {x.labels.data(), kImages, kTargets},
-            {x.target_boxes.data(), kImages, kTargets * 4},
-            {x.counts.data(), kImages, 1},
-            {},
-            extra,
-            out.data(),
-            class_cost,
-            kTargets,
-            kClasses,
-            tiles,
-            {},
-            {},
-            5,
-            2,
-            1e-7},
-       Body::bytes(tile));
+  const Pairs pairs{x.boxes.data(),
+                    {x.labels.data(), kImages, kTargets},
+                    {x.target_boxes.data(), kImages, kTargets * 4},
+                    {x.counts.data(), kImages, 1},
+                    {},
+                    class_cost,
+                    kTargets,
+                    kClasses,
+                    {},
+                    {},
+                    5,
+                    2,
+                    1e-7};
+  const int64_t bytes = Pairs::bytes(tile);
+  rows(kImages * tiles.per_image(), MatchCost<Pairs>{pairs, extra, out.data(), tiles, bytes}, bytes);
 }
 
 template <class Rows> Numbers match_cost(const Rows& rows, int tile) {

@@ -1,0 +1,127 @@
+// cost(q, t) = w_class class(q, t) + w_l1 |l1(q) - l1(t)|_1 - w_giou GIoU(box(q), box(t)), of the queries and the
+// targets of one image: DETR, Carion et al. 2020, arXiv:2005.12872, section 3.1.
+// What matches nothing costs infinity: a box that is inverted or not finite, a label outside [0, C).
+// T: storage type.  A: accumulation type.
+#pragma once
+#include "math/boxes.h"
+#include "math/match_class.h"
+
+namespace pydistill::math {
+
+// A box that matches nothing costs infinity on top of what any other would, so that loops over boxes need no branch.
+template <class A> struct MatchBox {
+  A l1[4];
+  Box<A> box;
+  A penalty;
+  PD_HD static MatchBox none(A penalty = 0) { return {{0, 0, 0, 0}, {0, 0, 1, 1}, penalty}; }
+  PD_HD static MatchBox checked(const Box<A>& l1, const Box<A>& box) {
+    if (!box.proper()) return none(A(INFINITY));
+    return {{l1.x1, l1.y1, l1.x2, l1.y2}, box, A(0)};
+  }
+};
+
+// How four numbers, or null, become what L1 and GIoU compare. Sizes turn unit coordinates into pixels, for GIoU alone.
+struct BoxReader {
+  bool corners, l1_corners, clamp;
+
+  template <class A, class T> PD_HD MatchBox<A> operator()(const T* p, const A* size) const {
+    if (!p) return MatchBox<A>::none();
+    const A a = A(p[0]), b = A(p[1]), c = A(p[2]), d = A(p[3]), w = size ? size[1] : A(1), h = size ? size[0] : A(1);
+    Box<A> unit{a, b, c, d};
+    if (!corners) unit = {a - c * A(0.5), b - d * A(0.5), a + c * A(0.5), b + d * A(0.5)};
+    Box<A> box{unit.x1 * w, unit.y1 * h, unit.x2 * w, unit.y2 * h};
+    if (clamp) {
+      box = {within(box.x1, w), within(box.y1, h), within(box.x2, w), within(box.y2, h)};
+      unit = {box.x1 / w, box.y1 / h, box.x2 / w, box.y2 / h};
+    }
+    if (l1_corners) return MatchBox<A>::checked(unit, box);
+    if (!corners && !clamp) return MatchBox<A>::checked({a, b, c, d}, box);
+    return MatchBox<A>::checked({unit.x(), unit.y(), unit.width(), unit.height()}, box);
+  }
+
+ private:
+  template <class A> PD_HD static A within(A x, A most) { return x < A(0) ? A(0) : x > most ? most : x; }
+};
+
+// One array per number, so that neighbours are queries.
+template <class A> struct QueryBoxes {
+  A *l1[4], *x1, *y1, *x2, *y2, *penalty;
+  PD_HD explicit QueryBoxes(Workspace& memory, int count) {
+    for (A** array : {&l1[0], &l1[1], &l1[2], &l1[3], &x1, &y1, &x2, &y2, &penalty}) *array = memory.take<A>(count);
+  }
+  static int64_t bytes(int count) { return 9 * Workspace::bytes<A>(count); }
+
+  PD_HD void put(int i, const MatchBox<A>& b) const {
+    for (int k = 0; k < 4; ++k) l1[k][i] = b.l1[k];
+    x1[i] = b.box.x1, y1[i] = b.box.y1, x2[i] = b.box.x2, y2[i] = b.box.y2, penalty[i] = b.penalty;
+  }
+  PD_HD A distance(int i, const A* other) const {
+    return std::abs(l1[0][i] - other[0]) + std::abs(l1[1][i] - other[1]) + std::abs(l1[2][i] - other[2]) +
+           std::abs(l1[3][i] - other[3]);
+  }
+  PD_HD Box<A> box(int i) const { return {x1[i], y1[i], x2[i], y2[i]}; }
+};
+
+// `count` queries of image n, prepared, against its targets.
+template <class Pairs, class Term> struct PairTile {
+  using A = typename Pairs::Value;
+  Pairs pairs;
+  int64_t n;
+  int count;
+  QueryBoxes<A> query;
+  Term term;
+
+  // out[k * stride + i] = cost of target first + k and query i.
+  template <class Group> PD_LOOP void write(const Group& g, int first, int targets, A* out, int64_t stride) const {
+    g.each(Grid{targets, count}, [=, *this](int k) {
+      const int t = first + k;
+      const A* corners = pairs.target_boxes.at(n);
+      const MatchBox<A> target = pairs.target_reader(corners ? corners + int64_t(t) * 4 : nullptr, pairs.sizes.at(n));
+      const int64_t label = Pairs::kLabels ? pairs.labels.at(n)[t] : 0;
+      const bool known = !Pairs::kLabels || (label >= 0 && label < pairs.classes);
+      const A penalty = known ? target.penalty : A(INFINITY);
+      A* to = out + k * stride;
+      return [=, q = query, l1 = pairs.l1_weight, overlap = pairs.giou_weight, eps = pairs.giou_eps,
+              cost = term(known ? label : 0, static_cast<const A*>(to))](int i) {
+        const A boxes = l1 * q.distance(i, target.l1) - overlap * giou(q.box(i), target.box, eps);
+        to[i] = (cost(i) + boxes) + (q.penalty[i] + penalty);
+      };
+    });
+  }
+};
+
+template <class T, class A, class Class> struct MatchPairs {
+  using Value = A;
+  static constexpr bool kLabels = Class::kLabels;
+  const T* boxes;            // (N, Q, 4), or null: no box terms
+  PerImage<int64_t> labels;  // (B or N, T), or null
+  PerImage<A> target_boxes;  // (B or N, T, 4), or null
+  PerImage<int64_t> counts;  // (B or N), or null
+  PerImage<A> sizes;         // (B, 2): h, w in pixels, or null
+  Class class_cost;
+  int targets, classes;
+  BoxReader reader;  // of the queries
+  BoxReader target_reader;
+  A l1_weight, giou_weight, giou_eps;
+
+  static int64_t bytes(int count) { return QueryBoxes<A>::bytes(count) + Class::bytes(count); }
+
+  // Of image n, from query `start` of all N * Q on.
+  template <class Group>
+  PD_LOOP auto tile(const Group& g, Workspace& memory, int64_t n, int64_t start, int count) const {
+    const QueryBoxes<A> query(memory, count);
+    g.each(count, [=, from = boxes ? boxes + start * 4 : nullptr, size = sizes.at(n), read = reader](int i) {
+      query.put(i, read(from ? from + int64_t(i) * 4 : nullptr, size));
+    });
+    const auto term = class_cost.tile(g, memory, start, count);
+    return PairTile<MatchPairs, decltype(term)>{*this, n, count, query, term};
+  }
+
+  PD_HD int known_targets(int64_t n) const {
+    const int64_t* known = counts.at(n);
+    if (kLabels && classes == 0) return 0;  // no label is known
+    return !known || *known > targets ? targets : *known < 0 ? 0 : int(*known);
+  }
+};
+
+}  // namespace pydistill::math
