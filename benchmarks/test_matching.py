@@ -1,4 +1,4 @@
-"""hungarian_match against an own-image loop over SciPy, and linear_sum_assignment against SciPy alone."""
+"""hungarian_match against transformers and a loop over SciPy, and linear_sum_assignment against SciPy alone."""
 
 from importlib.util import find_spec
 
@@ -53,6 +53,26 @@ def giou(a, b):
     return both / either - (hull - either) / hull
 
 
+def transformers_matcher(logits, boxes, labels, target_boxes, preset):
+    """The peer transformers on the same predictions, or nothing where it is not installed."""
+    if not find_spec("transformers"):
+        return {}
+    from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher
+    from transformers.loss.loss_for_object_detection import HungarianMatcher
+
+    weights = dict(bbox_cost=5.0, giou_cost=2.0)
+    if preset == "detr":
+        matcher = HungarianMatcher(class_cost=1.0, **weights)
+    else:
+        matcher = DeformableDetrHungarianMatcher(class_cost=2.0, **weights)
+    outputs = {"logits": logits, "pred_boxes": boxes}
+    targets = [{"class_labels": c, "boxes": b} for c, b in zip(labels, target_boxes)]
+    ours = hungarian_match(logits, boxes, labels, target_boxes, preset=preset).target_of_query
+    for row, (queries, matched) in zip(ours, matcher(outputs, targets)):
+        assert torch.equal(row[queries].cpu(), matched.cpu()) and (row >= 0).sum() == len(matched)
+    return {"transformers": lambda: matcher(outputs, targets)}
+
+
 @pytest.mark.parametrize("preset", ["detr", "deformable_detr"])
 @pytest.mark.parametrize("queries, targets", [(300, 20), (900, 100)])
 def test_hungarian_match(compare, device, queries, targets, preset):
@@ -63,6 +83,7 @@ def test_hungarian_match(compare, device, queries, targets, preset):
     compare(
         ours=lambda: hungarian_match(*tensors, preset=preset),
         loop=lambda: loop(*tensors, preset),
+        **transformers_matcher(*tensors, preset),
         scipy=lambda: [scipy_assignment(m) for m in matrices],
         floor=lambda: cost.add(1.0),
         bytes_moved=sum(t.numel() * t.element_size() for t in tensors) + 2 * 4 * cost.numel(),

@@ -277,6 +277,8 @@ def _general_instance_region(rng: Random) -> Arguments:
 def _match_cost(rng: Random) -> Arguments:
     class_cost = rng.choice(["focal", "softmax", "binary_focal", "soft_bce", "none"])
     masks = rng.random() < 0.5
+    points = masks and rng.random() < 0.5
+    where = (4, 3) if points else (6,)
     return {
         "logits": torch.randn(2, 7, 5),
         "boxes": torch.rand(2, 7, 4),
@@ -285,8 +287,9 @@ def _match_cost(rng: Random) -> Arguments:
         "counts": torch.tensor([3, 1]),
         "class_cost": class_cost,
         "target_scores": torch.rand(2, 3, 5) if class_cost in ("binary_focal", "soft_bce") else None,
-        "mask_logits": torch.randn(2, 7, 6) if masks else None,
-        "target_masks": torch.rand(2, 3, 6) if masks else None,
+        "mask_logits": torch.randn(2, 7, *where) if masks else None,
+        "target_masks": torch.rand(2, 3, *where) if masks else None,
+        "points": torch.rand(2, 6, 2) if points else None,
         "weights": {"mask": 5.0, "dice": 5.0} if masks else None,
         "mask_cost": rng.choice(["bce", "focal"]),
         "dice_eps": 1.0,

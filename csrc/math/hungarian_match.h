@@ -23,27 +23,33 @@ struct Steps {
 template <class Tile, class Meaning> struct ComputedCosts {
   using A = typename Tile::A;
   using Value = decltype(Meaning{}(0.0));
+  static constexpr bool kForbids = std::is_same_v<Value, Forbidding>;
   Tile tile;
   A* rows;       // (T, tile.count), or one row
   int64_t step;  // tile.count, or 0
   int before, queries;
-  Meaning meaning;
+  bool replaces;  // entries that are not finite; else a row with such an entry is refused
+  Replacement replacement;
 
   template <class Group> PD_HD bool read(const Group& g, int i) const {
-    tile.write(g, i, 1, rows + i * step, step);
-    if constexpr (std::is_same_v<Meaning, AsTheyAre>)
-      return g.sum(queries, [p = group_row(i)](int j) { return p[j] - p[j]; }) == 0;
-    return true;
+    load(g, i);
+    if (kForbids || replaces) return true;
+    return g.sum(queries, [p = group_row(i)](int j) { return p[j] - p[j]; }) == 0;
   }
   template <class Group> PD_HD void reread(const Group& g, int i) const {
-    if (step == 0) tile.write(g, i, 1, rows, step);
+    if (step == 0) load(g, i);
   }
   PD_HD auto row(int i) const {
-    return [p = group_row(i), m = meaning](int j) { return m(double(p[j])); };
+    return [p = group_row(i)](int j) { return Meaning{}(double(p[j])); };
   }
 
  private:
-  PD_HD const A* group_row(int i) const { return rows + i * step + before; }
+  PD_HD A* group_row(int i) const { return rows + i * step + before; }
+  template <class Group> PD_HD void load(const Group& g, int i) const {
+    tile.write(g, i, 1, rows + i * step, step);
+    if (!kForbids && replaces)
+      g.each(queries, [p = group_row(i), r = replacement](int j) { p[j] = A(r(double(p[j]))); });
+  }
 };
 
 // One row: one problem, group `row % groups` of image row / groups.
@@ -67,18 +73,22 @@ template <class Pairs> struct HungarianMatch {
     A* rows = memory.take<A>(int64_t(keeps ? targets : 1) * width);
     const Steps steps(first, queries, queries * groups);
     const auto tile = pairs.tile(g, memory, n, n * groups * queries + steps.first, steps.count);
-    const auto search = [&](auto meaning) {
+    const Replacement instead = replacement(policy, double(std::numeric_limits<A>::max()));
+    const auto search = [&](auto meaning, bool replaces) {
       using Costs = ComputedCosts<std::remove_cvref_t<decltype(tile)>, decltype(meaning)>;
-      return Assigner<Costs>{{tile, rows, keeps ? steps.count : 0, steps.before, queries, meaning},
+      return Assigner<Costs>{{tile, rows, keeps ? steps.count : 0, steps.before, queries, replaces, instead},
                              known,
                              queries,
                              SearchState<typename Costs::Value>(memory, targets, queries)};
     };
-    const auto finite = search(AsTheyAre{});
-    if (finite.solve(g)) return out.write(g, finite, AssignmentStatus::Ok);
-    if (policy == NonFinite::Forbid) return out.forbid(g, search(ForbidNonfinite{}));
-    if (policy == NonFinite::Raise && invalid(g, finite)) return out.nothing(g, AssignmentStatus::Invalid);
-    out.solve(g, search(replacement(policy, double(std::numeric_limits<A>::max()))));
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      const auto s = search(AsTheyAre{}, attempt > 0);
+      if (s.solve(g)) return out.write(g, s, AssignmentStatus::Ok);
+      if (attempt > 0) return out.nothing(g, AssignmentStatus::Infeasible);
+      if (policy == NonFinite::Forbid) break;
+      if (policy == NonFinite::Raise && invalid(g, s)) return out.nothing(g, AssignmentStatus::Invalid);
+    }
+    out.forbid(g, search(ForbidNonfinite{}, false));
   }
 
  private:

@@ -45,21 +45,28 @@ struct BoxReader {
 
 // One array per number, so that neighbours are queries.
 template <class A> struct QueryBoxes {
-  A *l1[4], *x1, *y1, *x2, *y2, *penalty;
-  PD_HD explicit QueryBoxes(Workspace& memory, int count) {
-    for (A** array : {&l1[0], &l1[1], &l1[2], &l1[3], &x1, &y1, &x2, &y2, &penalty}) *array = memory.take<A>(count);
-  }
-  static int64_t bytes(int count) { return 9 * Workspace::bytes<A>(count); }
+  enum { L1, X1 = 4, Y1, X2, Y2, Penalty, Arrays };
+  A* data;
+  int stride;
+  PD_HD QueryBoxes(Workspace& memory, int count)
+      : data(memory.take<A>(Arrays * aligned(count))), stride(aligned(count)) {}
+  static int64_t bytes(int count) { return Workspace::bytes<A>(Arrays * aligned(count)); }
 
+  PD_HD A& at(int array, int i) const { return data[array * stride + i]; }
   PD_HD void put(int i, const MatchBox<A>& b) const {
-    for (int k = 0; k < 4; ++k) l1[k][i] = b.l1[k];
-    x1[i] = b.box.x1, y1[i] = b.box.y1, x2[i] = b.box.x2, y2[i] = b.box.y2, penalty[i] = b.penalty;
+    for (int k = 0; k < 4; ++k) at(L1 + k, i) = b.l1[k];
+    at(X1, i) = b.box.x1, at(Y1, i) = b.box.y1, at(X2, i) = b.box.x2, at(Y2, i) = b.box.y2;
+    at(Penalty, i) = b.penalty;
   }
   PD_HD A distance(int i, const A* other) const {
-    return std::abs(l1[0][i] - other[0]) + std::abs(l1[1][i] - other[1]) + std::abs(l1[2][i] - other[2]) +
-           std::abs(l1[3][i] - other[3]);
+    return std::abs(at(L1, i) - other[0]) + std::abs(at(L1 + 1, i) - other[1]) + std::abs(at(L1 + 2, i) - other[2]) +
+           std::abs(at(L1 + 3, i) - other[3]);
   }
-  PD_HD Box<A> box(int i) const { return {x1[i], y1[i], x2[i], y2[i]}; }
+  PD_HD Box<A> box(int i) const { return {at(X1, i), at(Y1, i), at(X2, i), at(Y2, i)}; }
+  PD_HD A penalty(int i) const { return at(Penalty, i); }
+
+ private:
+  PD_HD static int aligned(int count) { return int(Workspace::bytes<A>(count) / int64_t(sizeof(A))); }
 };
 
 // `count` queries of image n, prepared, against its targets.
@@ -71,8 +78,10 @@ template <class Pairs, class Term> struct PairTile {
   QueryBoxes<A> query;
   Term term;
 
-  // out[k * stride + i] = cost of target first + k and query i.
-  template <class Group> PD_LOOP void write(const Group& g, int first, int targets, A* out, int64_t stride) const {
+  // out[k * stride + i] = cost of target first + k and query i. One copy of the code on a CPU, so that all who ask see the
+  // same bits.
+  template <class Group>
+  [[gnu::noclone]] PD_LOOP void write(const Group& g, int first, int targets, A* out, int64_t stride) const {
     g.each(Grid{targets, count}, [=, *this](int k) {
       const int t = first + k;
       const A* corners = pairs.target_boxes.at(n);
@@ -84,7 +93,7 @@ template <class Pairs, class Term> struct PairTile {
       return [=, q = query, l1 = pairs.l1_weight, overlap = pairs.giou_weight, eps = pairs.giou_eps,
               cost = term(known ? label : 0, static_cast<const A*>(to))](int i) {
         const A boxes = l1 * q.distance(i, target.l1) - overlap * giou(q.box(i), target.box, eps);
-        to[i] = (cost(i) + boxes) + (q.penalty[i] + penalty);
+        to[i] = (cost(i) + boxes) + (q.penalty(i) + penalty);
       };
     });
   }
@@ -108,7 +117,7 @@ template <class T, class A, class Class> struct MatchPairs {
 
   // Of image n, from query `start` of all N * Q on.
   template <class Group>
-  PD_LOOP auto tile(const Group& g, Workspace& memory, int64_t n, int64_t start, int count) const {
+  [[gnu::noclone]] PD_LOOP auto tile(const Group& g, Workspace& memory, int64_t n, int64_t start, int count) const {
     const QueryBoxes<A> query(memory, count);
     g.each(count, [=, from = boxes ? boxes + start * 4 : nullptr, size = sizes.at(n), read = reader](int i) {
       query.put(i, read(from ? from + int64_t(i) * 4 : nullptr, size));

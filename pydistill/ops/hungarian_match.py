@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pydistill.ops._match_options import resolve
+from pydistill.ops._match_points import at_points
 from pydistill.ops._match_search import fused, search
 from pydistill.ops._match_tensors import MatchTensors, arguments, cost_of_targets
 from pydistill.ops.linear_sum_assignment import assign, linear_sum_assignment_reference, policy, raise_on
@@ -38,6 +39,7 @@ class MatchProblem(NamedTuple):
     token_mask: Tensor | None = None
     mask_logits: Tensor | None = None
     target_masks: Tensor | None = None
+    points: Tensor | None = None
     weights: Mapping[str, float] | None = None
     alpha: float | None = None
     gamma: float | None = None
@@ -67,6 +69,7 @@ def hungarian_match(
     token_mask: Tensor | None = None,
     mask_logits: Tensor | None = None,
     target_masks: Tensor | None = None,
+    points: Tensor | None = None,
     weights: Mapping[str, float] | None = None,
     alpha: float | None = None,
     gamma: float | None = None,
@@ -86,7 +89,9 @@ def hungarian_match(
     .. math:: \min_x \sum_t c_{x(t),t}, \qquad c = \text{match\_cost}(\ldots)
 
     The same as ``match_cost`` followed by ``linear_sum_assignment``: exact, SciPy's choice among ties, no host
-    synchronisation (but for ``nonfinite="raise"``), not differentiable.
+    synchronisation (but for ``nonfinite="raise"``), not differentiable. Costs of float32 logits, labels and boxes are
+    computed where the search reads them, and none but those of the image in work are kept, where targets are fewer
+    than the queries of a group. Those of masks, of ``target_scores`` and of other dtypes are all made first.
 
     Args:
         logits: (..., B, Q, C). Leading dimensions are layers.
@@ -103,6 +108,7 @@ def hungarian_match(
         token_mask: (B, C) bool.
         mask_logits: (..., B, Q, P).
         target_masks: (B, T, P) or (..., B, T, P).
+        points: (B, P, 2), of masks that are maps.
         weights: Of "class", "l1", "giou", "mask" and "dice".
         alpha: Of the focal terms.
         gamma: Of the focal terms.
@@ -143,6 +149,7 @@ def hungarian_match(
         token_mask,
         mask_logits,
         target_masks,
+        points,
         weights,
         alpha,
         gamma,
@@ -200,7 +207,8 @@ def _match(x: MatchProblem) -> Match:
             f"hungarian_match: expected groups that divide the queries of {list(x.logits.shape)}, got {groups}"
         )
     targets = x.target_labels, x.target_boxes, x.counts, x.target_scores, x.token_mask
-    tensors = MatchTensors(x.logits, x.boxes, *targets, x.mask_logits, x.target_masks, x.image_sizes)
+    masks = at_points(x.mask_logits, x.target_masks, x.points)
+    tensors = MatchTensors(x.logits, x.boxes, *targets, *masks, x.image_sizes)
     a = arguments("hungarian_match", tensors, x.box_format, options)
     *layers, q, _ = x.logits.shape
     if fused(tensors, a, groups):

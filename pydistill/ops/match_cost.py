@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pydistill.ops._match_options import MatchOptions, resolve
+from pydistill.ops._match_points import at_points
 from pydistill.ops._match_tensors import MatchTensors, arguments, cost_of_targets
 from pydistill.ops._register import accumulator
 
@@ -24,6 +25,7 @@ def match_cost(
     token_mask: Tensor | None = None,
     mask_logits: Tensor | None = None,
     target_masks: Tensor | None = None,
+    points: Tensor | None = None,
     weights: Mapping[str, float] | None = None,
     alpha: float | None = None,
     gamma: float | None = None,
@@ -79,6 +81,9 @@ def match_cost(
         mask_logits: (..., B, Q, P), the predicted masks before sigmoid, at P points of the image that the caller
             chose, or at all pixels. Given if, and only if, "mask" or "dice" has a weight; so are ``target_masks``.
         target_masks: (B, T, P) or (..., B, T, P), at the same points, 0 to 1 or bool.
+        points: (B, P, 2), x and y from 0 to 1 over the image, at which ``mask_logits`` (..., B, Q, h, w) and
+            ``target_masks`` (B, T, H, W) or (..., B, T, H, W) are then sampled as Mask2Former does: bilinearly between
+            the centres of pixels, 0 outside. The caller draws them.
         weights: Of "class", "l1", "giou", "mask" and "dice"; those that are not named keep the preset's value.
         alpha: Of the focal terms.
         gamma: Of the focal terms.
@@ -129,6 +134,7 @@ def match_cost(
         dice_squared=dice_squared,
     )
     targets = target_labels, target_boxes, counts, target_scores, token_mask
+    mask_logits, target_masks = at_points(mask_logits, target_masks, points)
     tensors = MatchTensors(logits, boxes, *targets, mask_logits, target_masks, image_sizes)
     cost = cost_of_targets(tensors, arguments("match_cost", tensors, box_format, options), options)
     return cost.view(*logits.shape[:-2], *cost.shape[1:]).transpose(-1, -2)
@@ -145,6 +151,7 @@ def match_cost_reference(
     token_mask: Tensor | None = None,
     mask_logits: Tensor | None = None,
     target_masks: Tensor | None = None,
+    points: Tensor | None = None,
     box_format: str = "cxcywh",
     image_sizes: Tensor | None = None,
     preset: str | None = None,
@@ -152,6 +159,7 @@ def match_cost_reference(
 ) -> Tensor:
     """The specification: what the kernels must compute, in plain PyTorch."""
     o = resolve(preset, **given)
+    mask_logits, target_masks = at_points(mask_logits, target_masks, points)
     tensors = MatchTensors(logits, boxes, target_labels, target_boxes, counts, target_scores, target_masks=target_masks)
     targets, wide = tensors.targets(), accumulator(logits.dtype)
     logits, none = logits.to(wide), torch.zeros((), dtype=torch.bool)
