@@ -37,13 +37,13 @@ template <class T, class A> struct QueryQuality {
   A* corners;                     // (N, 4, K): scratch
   A* quality;                     // (N, K)
   int64_t* index;                 // (N, K)
-  int64_t images;                 // B
+  int images;                     // B
   int queries, taken, per_query;  // entries
   A gamma;
   bool activated, product;  // product: c u
 
   template <class Group> PD_HD void operator()(Group g, int64_t row) const {
-    const int64_t image = row % images;
+    const int64_t image = int(row) % images;
     const T* x = ranked + row * queries * per_query;
     int* best = entry + row * taken;
     A *x1 = corners + 4 * row * taken, *y1 = x1 + taken, *x2 = y1 + taken, *y2 = x2 + taken, *q = quality + row * taken;

@@ -17,7 +17,8 @@ void query_quality(const Context& context, const TensorView& scores, const Tenso
   check::rank(op, "quality of shape (N, K)", quality, 2);
   const int64_t n = scores.size(0), q = scores.size(1), c = scores.size(2), k = quality.size(1);
   constexpr int64_t most = std::numeric_limits<int>::max();
-  check::that(q < check::kMostAnchors && c <= most && q * c <= most, op, "fewer than 2^31 scores an image", scores);
+  check::that(q < check::kMostAnchors && c <= most && q * c <= most && n <= most, op,
+              "fewer than 2^31 images, and scores of each", scores);
   check::that(k <= (released ? q * c
                     : c > 0  ? q
                              : 0) &&
@@ -42,8 +43,8 @@ void query_quality(const Context& context, const TensorView& scores, const Tenso
       Device::rows(
           context, n, q * per_query + k * (k + target_boxes.size(1)),
           math::QueryQuality<R, A>{ranked, boxes.ptr<A>(), padded_boxes<A>(target_boxes, counts), image_sizes.ptr<A>(),
-                                   entry.ptr<int>(), corners.ptr<A>(), quality.ptr<A>(), index.ptr<int64_t>(), images,
-                                   int(q), int(k), int(per_query), A(gamma), activated, released});
+                                   entry.ptr<int>(), corners.ptr<A>(), quality.ptr<A>(), index.ptr<int64_t>(),
+                                   int(images), int(q), int(k), int(per_query), A(gamma), activated, released});
     };
     if (released) return run(scores.ptr<const T>(), c);
     Device::short_rows(context, n * q, int(c), math::LargestScore<T, A>{scores.ptr<T>(), rank.ptr<A>(), int(c)});
