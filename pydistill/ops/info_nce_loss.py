@@ -1,10 +1,13 @@
 """InfoNCE: each student vector shall be nearest to its own teacher vector among all of them."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pydistill.ops._register import accumulator
+from pydistill.ops import _check as _check_data
+from pydistill.ops._register import Op, accumulator, differentiable
 
 _OP = "info_nce_loss"
 
@@ -44,7 +47,16 @@ def info_nce_loss(
         DETRDistill has its relation loss.
     """
     _check(student, teacher, temperature, valid)
-    return info_nce_loss_reference(student, teacher, temperature=temperature, detach_target=detach_target, valid=valid)
+    if detach_target:
+        teacher = teacher.detach()
+    if _check_data.enabled(student, teacher):
+        for name, x in (("student", student), ("teacher", teacher)):
+            _check_data.finite(_OP, name, x, None if valid is None else valid.unsqueeze(-1))
+    wide = accumulator(student.dtype)
+    with torch.autocast(student.device.type, enabled=False):
+        student, teacher = (_unit(x.to(wide), valid) for x in (student, teacher))
+    result: Tensor = _info_nce_loss(student, teacher, valid, temperature)
+    return result
 
 
 def info_nce_loss_reference(
@@ -68,6 +80,10 @@ def info_nce_loss_reference(
     return rows.sum() / valid.sum().clamp_min(1)
 
 
+def _unit(x: Tensor, valid: Tensor | None) -> Tensor:
+    return F.normalize(x if valid is None else torch.where(valid.unsqueeze(-1), x, 0), dim=-1)
+
+
 def _check(student: Tensor, teacher: Tensor, temperature: float, valid: Tensor | None) -> None:
     if student.ndim != 2:
         raise ValueError(f"{_OP}: expected student of shape (N, D), got {list(student.shape)}")
@@ -82,3 +98,77 @@ def _check(student: Tensor, teacher: Tensor, temperature: float, valid: Tensor |
         raise ValueError(f"{_OP}: expected valid of shape {list(student.shape[:1])}, got {list(valid.shape)}")
     if valid is not None and valid.dtype != torch.bool:
         raise TypeError(f"{_OP}: expected valid of dtype torch.bool, got {valid.dtype}")
+
+
+def _forward(
+    student: Tensor, teacher: Tensor, valid: Tensor | None, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss; e^(logits - the largest of the row), the one (N, N) matrix; what a row of it weighs in the gradient.
+
+    Rows and columns that are not valid are 0 in the matrix.
+    """
+    n = len(student)
+    if not n:
+        return student.new_zeros(()), student.new_empty(0, 0), student.new_empty(0)
+    with torch.autocast(student.device.type, enabled=False):
+        powers = (teacher / temperature) @ student.mT
+        own = powers.diagonal().clone()
+        if valid is not None:
+            powers.masked_fill_(~valid, -torch.inf)
+        most = powers.amax(1, keepdim=True)
+        if valid is not None:
+            most.masked_fill_(most == -torch.inf, 0)  # no column is valid
+        total = powers.sub_(most).exp_().sum(1)
+        rows = total.log() + most.squeeze(1) - own
+        if valid is None:
+            return rows.sum() / n, powers, 1 / (n * total)
+        share = 1 / valid.sum().clamp_min(1).to(total.dtype)
+        return torch.where(valid, rows, 0).sum() * share, powers, torch.where(valid, share / total, 0)
+
+
+def _backward(
+    grad: Tensor,
+    student: Tensor,
+    teacher: Tensor,
+    valid: Tensor | None,
+    powers: Tensor,
+    weight: Tensor,
+    temperature: float,
+    of_teacher: bool,
+) -> tuple[Tensor, Tensor]:
+    """With P the matrix of probabilities, weighted by rows, and D its rows' weights: (P - D)^T teacher / T."""
+    if not len(student):
+        return torch.zeros_like(student), torch.zeros_like(teacher)
+    with torch.autocast(student.device.type, enabled=False):
+        scale = (grad.to(student.dtype) / temperature) * weight.unsqueeze(1)
+        diagonal = scale * powers.sum(1, keepdim=True)
+        dstudent = powers.mT @ (teacher * scale) - teacher * diagonal
+        dteacher = (powers @ student) * scale - student * diagonal if of_teacher else torch.zeros_like(teacher)
+    return dstudent, dteacher
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:3], *output[1:])
+    ctx.temperature = inputs[3]
+
+
+def _fake(student: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    n = len(student)
+    return student.new_empty(()), student.new_empty(n, n), student.new_empty(n)
+
+
+_info_nce_loss = differentiable(
+    Op(
+        "info_nce_loss(Tensor student, Tensor teacher, Tensor? valid, float temperature) -> (Tensor, Tensor, Tensor)",
+        _forward,
+        _fake,
+    ),
+    Op(
+        "info_nce_loss_backward(Tensor grad, Tensor student, Tensor teacher, Tensor? valid, Tensor powers, "
+        "Tensor weight, float temperature, bool of_teacher) -> (Tensor, Tensor)",
+        _backward,
+        lambda grad, student, teacher, *_: (torch.empty_like(student), torch.empty_like(teacher)),
+    ),
+    _save,
+    lambda ctx, grad: (grad, *ctx.saved_tensors, ctx.temperature, ctx.needs_input_grad[1]),
+)
