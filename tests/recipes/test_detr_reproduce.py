@@ -88,7 +88,6 @@ def test_rows_are_what_their_names_say():
     assert baseline(ROWS[1]) == ALONE.name and baseline(ROWS[-2]) == "lighter backbone: alone"
 
 
-@pytest.mark.skipif(not COMMITTED.exists(), reason="the teacher is not trained yet")
 def test_committed_teacher():
     _, config = load_teacher()
     check_pair(Plan().config, config)
