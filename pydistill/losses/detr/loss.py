@@ -51,7 +51,7 @@ class DETRDistillLoss(nn.Module):
     feature              :math:`\sum_{level} \overline{M^2 (F^T - F^S)^2}`, M the similarity of the teacher's features
                          and queries, these weighted by class score and overlap with the annotated boxes
     relation             InfoNCE between matched queries of student and teacher, in a learned space
-    group_...            the detector's own losses of the teacher's queries in the student, with the boxes that the
+    ``group_...``        the detector's own losses of the teacher's queries in the student, with the boxes that the
                          teacher's queries have in the teacher
     ==================== ==========================================================================================
 
