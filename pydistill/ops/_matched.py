@@ -12,9 +12,12 @@ def check_match(op: str, name: str, predictions: Tensor, last: str, target_of_qu
         raise ValueError(f"{op}: expected {name} of shape (..., B, Q, {last}), got {list(predictions.shape)}")
     if not predictions.is_floating_point():
         raise TypeError(f"{op}: expected {name} of a floating point dtype, got {predictions.dtype}")
-    if target_of_query.shape != predictions.shape[:-1]:
-        shape = list(predictions.shape[:-1])
-        raise ValueError(f"{op}: expected target_of_query of shape {shape}, got {list(target_of_query.shape)}")
+    check_queries(op, target_of_query, predictions.shape[:-1])
+
+
+def check_queries(op: str, target_of_query: Tensor, shape: torch.Size) -> None:
+    if target_of_query.shape != shape:
+        raise ValueError(f"{op}: expected target_of_query of shape {list(shape)}, got {list(target_of_query.shape)}")
     if target_of_query.dtype != torch.int64:
         raise TypeError(f"{op}: expected target_of_query of dtype torch.int64, got {target_of_query.dtype}")
 

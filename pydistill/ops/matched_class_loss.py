@@ -6,7 +6,15 @@ from torch import Tensor
 
 from pydistill.ops import _check as _check_data
 from pydistill.ops._focal import row_loss
-from pydistill.ops._matched import check_match, check_reduction, check_targets, matched, of_queries, sum_stages
+from pydistill.ops._matched import (
+    check_match,
+    check_queries,
+    check_reduction,
+    check_targets,
+    matched,
+    of_queries,
+    sum_stages,
+)
 from pydistill.ops._reduction import keeps_gradient, row_weight
 from pydistill.ops._register import accumulator
 from pydistill.ops.sigmoid_focal_loss import sigmoid_focal_loss, sigmoid_focal_loss_reference
@@ -25,10 +33,17 @@ def matched_labels(target_labels: Tensor, target_of_query: Tensor, background: i
 
     Returns:
         (..., B, Q) int64.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+        TypeError: If a tensor is not int64, or ``background`` no integer.
     """
-    return torch.where(
-        matched(target_of_query, target_labels.shape[-1]), of_queries(target_labels, target_of_query, -1), background
-    )
+    _check_labels("matched_labels", "target_labels", target_labels, target_of_query.unsqueeze(-1), "")
+    check_queries("matched_labels", target_of_query, target_of_query.shape)
+    if not isinstance(background, int):
+        raise TypeError(f"matched_labels: expected background to be an integer, got {type(background).__name__}")
+    labels = of_queries(target_labels, target_of_query, -1)
+    return torch.where(matched(target_of_query, target_labels.shape[-1]), labels, background)
 
 
 def matched_class_loss(
@@ -129,14 +144,20 @@ def matched_class_loss_reference(
     return sum_stages(rows, reduction)
 
 
+def _check_labels(op: str, name: str, labels: Tensor, predictions: Tensor, where: str) -> None:
+    if predictions.ndim < 3:
+        raise ValueError(f"{op}: expected target_of_query of shape (..., B, Q), got {list(predictions.shape[:-1])}")
+    check_targets(op, name, labels, predictions, None)
+    if labels.dtype != torch.int64:
+        raise TypeError(f"{op}: expected {name} of dtype torch.int64{where}, got {labels.dtype}")
+
+
 def _check(logits: Tensor, targets: Tensor, target_of_query: Tensor, form: str, reduction: str) -> None:
     if form not in _FORMS:
         raise ValueError(f"{_OP}: expected form in {_FORMS}, got {form!r}")
     check_match(_OP, "logits", logits, "C", target_of_query)
     if form == "focal":
-        check_targets(_OP, "targets", targets, logits, None)
-        if targets.dtype != torch.int64:
-            raise TypeError(f"{_OP}: expected targets of dtype torch.int64 with form focal, got {targets.dtype}")
+        _check_labels(_OP, "targets", targets, logits, " with form focal")
     else:
         check_targets(_OP, "targets", targets, logits, logits.shape[-1])
         if not targets.is_floating_point():

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pydistill.ops._matched import of_queries
+from pydistill.ops._matched import check_match, check_targets, of_queries
 from pydistill.ops.matched_box_loss import matched_box_loss
 from pydistill.ops.matched_class_loss import matched_class_loss
 
@@ -100,6 +100,9 @@ def matched_distillation_loss(
         N = B Q, boxes in pixels cut at the picture and ``giou_eps=1e-6``; where the teacher has fewer queries, it gives
         the others C as their class target.
     """
+    check_match(_OP, "student_boxes", student_boxes, "4", target_of_query)
+    check_match(_OP, "student_logits", student_logits, "C", target_of_query)
+    check_targets(_OP, "teacher_boxes", teacher_boxes, student_boxes, 4)
     weights = _weights(pairs, class_positive, class_negative, box_positive, box_negative)
     of_class, of_box = (_row_weight(w, positive, target_of_query, teacher_boxes) for w in (weights[:2], weights[2:]))
     class_loss = matched_class_loss(student_logits, teacher_logits, target_of_query, form="soft_bce", weight=of_class)
@@ -146,5 +149,9 @@ def _row_weight(
 def _over(total: Tensor, normalizer: float | Tensor) -> Tensor:
     if not isinstance(normalizer, Tensor):
         return total / normalizer if normalizer else total
+    if normalizer.ndim > total.ndim or any(a not in (1, b) for a, b in zip(normalizer.shape[::-1], total.shape[::-1])):
+        raise ValueError(
+            f"{_OP}: expected normalizer that broadcasts to {list(total.shape)}, got {list(normalizer.shape)}"
+        )
     normalizer = normalizer.detach().to(total.dtype)
     return torch.where((total == 0) & (normalizer == 0), 0, total / torch.where(normalizer == 0, 1, normalizer))
