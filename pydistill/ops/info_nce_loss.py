@@ -36,7 +36,7 @@ def info_nce_loss(
 
     Returns:
         A scalar, float64 for float64 vectors, else float32. A vector of length 0 stays 0. One (N, N) matrix is kept for
-        the gradient.
+        the gradient. The products are torch's: their last bits may depend on the number of threads.
 
     Raises:
         ValueError: If a shape or the temperature is not as above.

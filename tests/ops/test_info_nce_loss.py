@@ -33,6 +33,7 @@ class TestInfoNceLoss(Conformance):
         "both-learn": Case(vectors(12, 6, valid=0.8), dict(detach_target=False, temperature=0.5)),
     }
     gradients = (0,)
+    repeats = 1e-6  # torch's matrix products, whose last bits are those of their threads
     gradient_tolerance = {**Conformance.gradient_tolerance, torch.float16: 1e-2, torch.bfloat16: 5e-2}
     empty = Case(vectors(0, 4))
     wrong = {
