@@ -67,7 +67,8 @@ Numbers matched_boxes(const auto& run, const BoxFormat& format, double eps, int 
 }
 
 int main() {
-  for (const BoxFormat& format : {BoxFormat{false, false, true}, {true, true, false}, {false, true, false}, {true, false, false}})
+  for (const BoxFormat& format :
+       {BoxFormat{false, false, true}, {true, true, false}, {false, true, false}, {true, false, false}})
     for (int tile : {4, 256})
       check_order_independent([&](const auto& run) { return matched_boxes(run, format, tile == 4 ? 0 : 0.1, tile); });
   for (int tile : {16, 256}) {
