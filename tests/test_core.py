@@ -261,3 +261,14 @@ def test_checking_raises_and_says_where():
         boxes("op", bad, counts=torch.tensor([1]))
         with pydistill.checking(False):
             boxes("op", bad)
+
+
+def test_gradients_of_several_megabytes():
+    """They are asked for in huge pages: whole ones, and one that begins and ends within a page."""
+    rows = torch.randn(2**16 + 3, 33, generator=torch.Generator().manual_seed(0))
+    teacher = rows.roll(1, 1)
+    for part in (slice(None), slice(1, -1)):
+        x = rows[part].clone().requires_grad_()
+        (got,) = torch.autograd.grad(softmax_kl(x, teacher[part], reduction="sum"), x)
+        want = rows[part].softmax(1) - teacher[part].softmax(1)
+        assert got.nbytes > 2**22 and (got - want).norm() < 1e-6 * want.norm()

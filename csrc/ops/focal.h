@@ -1,5 +1,6 @@
 // Host side of the focal losses of independent classes, written once for both devices and every target: check, launch.
 #pragma once
+#include "core/pages.h"
 #include "math/focal_tiles.h"
 #include "ops/row_sum.h"
 
@@ -26,6 +27,7 @@ Rows<T> like_logits(const char* op, const char* expected, const TensorView& t, c
   if (t.present()) {
     check::that(check::same_shape(t, logits) && check::same_device(t, logits), op, expected, t);
     check::kind(op, expected, t, logits.kind());
+    huge_pages(t);
   }
   return rows_of<T>(op, t, t.ndim - 1);
 }

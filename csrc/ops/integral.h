@@ -2,6 +2,7 @@
 #pragma once
 #include "core/check.h"
 #include "core/launch.h"
+#include "core/pages.h"
 #include "math/integral.h"
 
 namespace pydistill {
@@ -50,6 +51,7 @@ void integral_backward(const Context& context, const TensorView& dout, const Ten
     check::that(dlogits.ndim == logits.ndim && dlogits.numel() == logits.numel() &&
                     dlogits.size(logits.ndim - 1) == in.n && check::same_device(dlogits, logits),
                 op, "dlogits of the logits' shape and device", dlogits);
+    huge_pages(dlogits);
     const math::IntegralBackward<T, A> body{in, dout.ptr<A>(), {rows_of<T>(op, dlogits, logits.ndim - 1), adds}};
     Device::short_rows(context, logits.numel() / in.n, in.n, body);
   });

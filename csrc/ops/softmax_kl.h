@@ -2,6 +2,7 @@
 #pragma once
 #include "core/check.h"
 #include "core/launch.h"
+#include "core/pages.h"
 #include "math/softmax_kl.h"
 #include "ops/row_sum.h"
 
@@ -31,6 +32,7 @@ inline void gradient(const char* op, const char* name, const TensorView& t, cons
   if (!t.present()) return;
   same_shape(op, name, of, t);
   check::kind(op, name, t, of.kind());
+  huge_pages(t);
 }
 
 template <class S, class U, class A>
