@@ -72,7 +72,7 @@ def assert_same(xs, groups, nonfinite, **o):
 @each_device
 @pytest.mark.parametrize("seed", range(44))
 def test_equals_costs_then_assignment(seed, device):
-    """11000 images in all (fewer under sanitizers), all costs and policies, with ties, NaN, infinity, counts, groups."""
+    """11000 images (fewer under sanitizers), all costs and policies, with ties, NaN, infinity, counts and groups."""
     rng = random.Random(seed)
     groups, size = rng.choice([1, 1, 3]), rng.randint(1, 24)
     xs = problem(rng, groups * size, rng.randint(0, size - 1), rng.randint(1, 6), spoiled=seed % 2 == 0)
