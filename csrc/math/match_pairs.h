@@ -3,7 +3,7 @@
 // What matches nothing costs infinity: a box that is inverted or not finite, a label outside [0, C).
 // T: storage type.  A: accumulation type.
 #pragma once
-#include "math/boxes.h"
+#include "math/box_format.h"
 #include "math/match_class.h"
 
 namespace pydistill::math {
@@ -21,26 +21,13 @@ template <class A> struct MatchBox {
 };
 
 // How four numbers, or null, become what L1 and GIoU compare. Sizes turn unit coordinates into pixels, for GIoU alone.
-struct BoxReader {
-  bool corners, l1_corners, clamp;
-
+struct BoxReader : BoxFormat {
   template <class A, class T> PD_HD MatchBox<A> operator()(const T* p, const A* size) const {
     if (!p) return MatchBox<A>::none();
-    const A a = A(p[0]), b = A(p[1]), c = A(p[2]), d = A(p[3]), w = size ? size[1] : A(1), h = size ? size[0] : A(1);
-    Box<A> unit{a, b, c, d};
-    if (!corners) unit = {a - c * A(0.5), b - d * A(0.5), a + c * A(0.5), b + d * A(0.5)};
-    Box<A> box{unit.x1 * w, unit.y1 * h, unit.x2 * w, unit.y2 * h};
-    if (clamp) {
-      box = {within(box.x1, w), within(box.y1, h), within(box.x2, w), within(box.y2, h)};
-      unit = {box.x1 / w, box.y1 / h, box.x2 / w, box.y2 / h};
-    }
-    if (l1_corners) return MatchBox<A>::checked(unit, box);
-    if (!corners && !clamp) return MatchBox<A>::checked({a, b, c, d}, box);
-    return MatchBox<A>::checked({unit.x(), unit.y(), unit.width(), unit.height()}, box);
+    const Box<A> four{A(p[0]), A(p[1]), A(p[2]), A(p[3])};
+    const ComparedBox<A> b = read(four, size ? size[1] : A(1), size ? size[0] : A(1));
+    return MatchBox<A>::checked(b.l1, b.box);
   }
-
- private:
-  template <class A> PD_HD static A within(A x, A most) { return x < A(0) ? A(0) : x > most ? most : x; }
 };
 
 // One array per number, so that neighbours are queries.

@@ -18,7 +18,8 @@ def fused(x: MatchTensors, a: MatchArguments, groups: int) -> bool:
 
 def search(a: MatchArguments, nonfinite: int, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     """``target_of_query`` (N, Q), ``query_of_target`` (N * groups, T) and the status of each problem."""
-    return _op(*a[:6], *a[8:], nonfinite, groups)  # type: ignore[no-any-return]
+    found: tuple[Tensor, Tensor, Tensor] = _op(*a[:6], *a[8:], nonfinite, groups)
+    return found
 
 
 def _search(

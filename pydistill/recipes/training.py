@@ -241,6 +241,14 @@ class TrainingLoop(ABC, Generic[C, B]):
         self.distiller.set_extra_state(torch.tensor(self.step))
 
 
+def last_checkpoint(output: Path, resume: bool) -> Path:
+    """Where a training below ``output`` keeps its state; to resume there must be one (``FileNotFoundError``)."""
+    last = output / "last.pt"
+    if resume and not last.exists():
+        raise FileNotFoundError(f"train: expected a checkpoint to resume from, got no {last}")
+    return last
+
+
 def export(training: TrainingLoop[Any, Any], path: Path) -> None:
     """Writes the student in float16, as a recipe's ``load_student`` reads it: the form of a committed teacher."""
     if not training.fabric.is_global_zero:

@@ -96,7 +96,7 @@ def test_mmdet_binary_focal():
 
 
 def distillation(dtype=torch.float64):
-    z = arrays("detr_distill_costs", dtype)
+    z = arrays("detr_distill", dtype)
     student = z["dd_student_logits"], z["dd_student_boxes"]
     options = {
         "target_scores": z["dd_teacher_logits"].sigmoid(),

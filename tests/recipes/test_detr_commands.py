@@ -62,7 +62,7 @@ def test_predict(folder, monkeypatch):
 
 
 def test_paper_preset_runs_dry_on_the_layout_of_coco(tmp_path):
-    """Two steps with a smaller ResNet, on smaller pictures; memory and time of the whole are in docs/detr.md."""
+    """Two steps with a smaller ResNet, on smaller pictures."""
     output = succeed(
         "train", "detr", "--preset", "paper", "--backbone", "resnet18", "--data", write_coco_2017(tmp_path / "coco"),
         "--size", 128, 128, "--batch", 1, "--layers", 2, "--dry-run", 2, "--output", tmp_path / "none", *CPU,

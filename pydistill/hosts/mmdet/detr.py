@@ -65,7 +65,10 @@ class _Matched(dense_heads.DETRHead):
         if isinstance(batch_gt_instances, _LayerTargets):
             return batch_gt_instances
         if not self._batched():
-            return super().get_targets(cls_scores_list, bbox_preds_list, batch_gt_instances, batch_img_metas)  # type: ignore[no-any-return]
+            targets: tuple[Any, ...] = super().get_targets(
+                cls_scores_list, bbox_preds_list, batch_gt_instances, batch_img_metas
+            )
+            return targets
         layer = torch.stack(list(cls_scores_list))[None], torch.stack(list(bbox_preds_list))[None]
         return self._targets(*layer, batch_gt_instances, batch_img_metas)[0]
 

@@ -17,6 +17,7 @@ from pydistill.recipes.dense.training import Training, build_model, export, load
 from pydistill.recipes.faults import Malformed
 from pydistill.recipes.progress import rehearse, run_with_progress
 from pydistill.recipes.resnet import load_backbone
+from pydistill.recipes.training import last_checkpoint
 
 COMMITTED = Path(__file__).with_name("teacher.pt")  # of `pydistill train dense --preset teacher`
 SCENES, CLASSES = (1200, 300), 3  # to train on and to test on, and digits, where no folder is given
@@ -85,9 +86,7 @@ def train(
         ValueError: for weights of a backbone that the model does not have, or a teacher that does not fit.
         FileNotFoundError: where there is nothing to resume from, no data or no teacher.
     """
-    last = output / "last.pt"
-    if resume and not last.exists():
-        raise FileNotFoundError(f"train: expected a checkpoint to resume from, got no {last}")
+    last = last_checkpoint(output, resume)
     if backbone_weights:
         if config.backbone == "compact":
             raise ValueError("train: expected a ResNet for backbone weights, got compact")

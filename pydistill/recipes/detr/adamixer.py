@@ -125,11 +125,11 @@ class Stage(nn.Module):
             nn.Linear(channels, feedforward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feedforward, channels)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
-        self.classes = _head(channels, classes)
-        self.moves = _head(channels, 4)
-        nn.init.constant_(self.classes[-1].bias, -math.log(1 / _PRIOR - 1))  # type: ignore[arg-type]
-        nn.init.zeros_(self.moves[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.moves[-1].bias)  # type: ignore[arg-type]
+        scores, moves = nn.Linear(channels, classes), nn.Linear(channels, 4)
+        nn.init.constant_(scores.bias, -math.log(1 / _PRIOR - 1))
+        nn.init.zeros_(moves.weight)
+        nn.init.zeros_(moves.bias)
+        self.classes, self.moves = _head(channels, scores), _head(channels, moves)
 
     def forward(
         self, content: Tensor, position: Tensor, features: Sequence[Tensor], strides: Sequence[int]
@@ -170,5 +170,5 @@ def _projection(inputs: int, channels: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.GroupNorm(channels // 8, channels))
 
 
-def _head(channels: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(), nn.Linear(channels, outputs))
+def _head(channels: int, last: nn.Linear) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(), last)

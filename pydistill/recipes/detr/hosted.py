@@ -34,7 +34,8 @@ class HostedDetector(nn.Module):
     @property
     def backbone(self) -> Compact | ResNet:
         """The network of ``load_backbone`` and ``ResNet.freeze``."""
-        return self.host.model.backbone.model.network  # type: ignore[no-any-return]
+        network: Compact | ResNet = self.host.model.backbone.model.network
+        return network
 
     def forward(self, pictures: Tensor, *, lent: Queries | None = None) -> DetrOutput:
         """What it says of normalised pictures (B, 3, H, W), and with ``lent`` what it says by those queries.

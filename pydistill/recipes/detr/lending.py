@@ -43,11 +43,11 @@ class Queries(NamedTuple):
 
 
 def _expanded(part: Tensor | None, name: str, pictures: int, width: int) -> Tensor:
-    fits = part is not None and part.dim() in (2, 3) and part.shape[-1] == width
-    if not fits or (part.dim() == 3 and part.shape[0] != pictures):  # type: ignore[union-attr]
+    of_each = part is not None and part.dim() == 3 and part.shape[0] == pictures
+    if part is None or not (part.dim() == 2 or of_each) or part.shape[-1] != width:
         got = None if part is None else list(part.shape)
         raise ValueError(f"Queries: expected {name} of shape (Q, {width}) or ({pictures}, Q, {width}), got {got}")
-    return part.detach().expand(pictures, -1, -1)  # type: ignore[union-attr]
+    return part.detach().expand(pictures, -1, -1)
 
 
 class Auxiliary(NamedTuple):

@@ -14,7 +14,7 @@ from pydistill.recipes.detr.training import Training, build_model, check_pair, l
 from pydistill.recipes.faults import Malformed
 from pydistill.recipes.progress import rehearse, run_with_progress
 from pydistill.recipes.resnet import load_backbone
-from pydistill.recipes.training import export
+from pydistill.recipes.training import export, last_checkpoint
 
 COMMITTED = Path(__file__).with_name("teacher.pt")  # of `pydistill train detr --preset teacher`
 SCENES, CLASSES = (2000, 300), 3  # to train on and to test on, and digits, where no folder is given
@@ -60,9 +60,7 @@ def train(
         ValueError: for weights of a backbone that the model does not have, or a teacher that does not fit.
         FileNotFoundError: where there is nothing to resume from, no data or no teacher.
     """
-    last = output / "last.pt"
-    if resume and not last.exists():
-        raise FileNotFoundError(f"train: expected a checkpoint to resume from, got no {last}")
+    last = last_checkpoint(output, resume)
     if backbone_weights:
         if config.backbone == "compact":
             raise ValueError("train: expected a ResNet for backbone weights, got compact")

@@ -14,6 +14,7 @@ from pydistill.recipes.lanes.splits import open_data
 from pydistill.recipes.lanes.training import Training
 from pydistill.recipes.progress import rehearse, run_with_progress
 from pydistill.recipes.resnet import load_backbone
+from pydistill.recipes.training import last_checkpoint
 
 
 def train(
@@ -45,9 +46,7 @@ def train(
         ValueError: for weights of a backbone that the model does not have.
         FileNotFoundError: where there is nothing to resume from, or no data.
     """
-    last = output / "last.pt"
-    if resume and not last.exists():
-        raise FileNotFoundError(f"train: expected a checkpoint to resume from, got no {last}")
+    last = last_checkpoint(output, resume)
     root = root or _generated(config, output / "data")
     pictures = open_data(config, root, "train", training=True, malformed=malformed)
     training = Training(config, pictures, _probe(config, root, malformed), fabric, None if dry_run else output, workers)
