@@ -93,7 +93,7 @@ def test_a_thousand_random_cases():
 
 
 @each_device
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_scores_are_computed_in_float32(device, dtype):
     s, t, *boxes = (x.to(device) for x in GOOD)
     got = region(s.to(dtype), t.to(dtype), *boxes)

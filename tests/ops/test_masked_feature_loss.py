@@ -133,7 +133,7 @@ def test_nothing_over_nothing_is_nothing(device):
 
 
 @each_device
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_a_half_student_and_a_float_teacher(device, dtype):
     s, t, m = Case(maps(2, 8, 6, 7)).inputs(device, torch.float32)
     s = s.to(dtype).requires_grad_()

@@ -162,7 +162,7 @@ def test_a_box_that_is_not_finite_stays_alone(device, mode):
 
 
 @each_device
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_gives_float32(device, dtype):
     a, b = torch.rand(3, 4, device=device, dtype=dtype), torch.rand(2, 4, device=device)
     assert pairwise_iou(a, a).dtype == pairwise_iou(a, b).dtype == torch.float32

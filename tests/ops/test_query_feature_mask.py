@@ -151,19 +151,17 @@ def test_neither_layout_is_copied():
         assert relative_error(query_feature_mask(h, q, [x])[0], query_feature_mask(h, q, [x.contiguous()])[0]) < 1e-5
 
 
-def test_mixed_dtypes():
+@pytest.mark.parametrize(
+    ("queries", "features"),
+    [(torch.float32, torch.float64), (torch.float64, torch.float32), (torch.bfloat16, torch.float16)],
+    ids=str,
+)
+def test_mixed_dtypes(queries, features):
     h, q, _, f = (x if x is None else x.double() for x in GOOD)
     want = query_feature_mask(h, q, [f])[0]
-    for queries, features in (
-        (torch.float32, torch.float64),
-        (torch.float64, torch.float32),
-        (torch.bfloat16, torch.float16),
-    ):
-        low, wide = query_feature_mask(h.to(queries), q.float(), [f.to(features), f])
-        assert (
-            low.dtype == (torch.float64 if features == torch.float64 else torch.float32) and wide.dtype == torch.float64
-        )
-        assert max(relative_error(low, want), relative_error(wide, want)) < 2e-2
+    low, wide = query_feature_mask(h.to(queries), q.float(), [f.to(features), f])
+    assert low.dtype == (torch.float64 if features == torch.float64 else torch.float32) and wide.dtype == torch.float64
+    assert max(relative_error(low, want), relative_error(wide, want)) < 2e-2
 
 
 def test_checking_says_where():

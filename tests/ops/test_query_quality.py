@@ -128,7 +128,7 @@ def test_a_thousand_random_cases():
 
 
 @each_device
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("form", ["paper", "released"])
 def test_half_scores_are_ranked_in_float32(device, dtype, form):
     x, *others = (z.to(device) for z in GOOD)
