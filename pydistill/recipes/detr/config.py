@@ -139,7 +139,7 @@ class DetrConfig:
 
 
 # One student for the demo and for the table, and its teacher: committed, and trained by the preset `teacher`.
-STUDENT = DetrConfig(steps=400)
+STUDENT = DetrConfig(steps=500)
 TEACHER = replace(STUDENT, width=0.45, steps=1600, lr=3e-3, evaluate_every=400)
 
 # The released plan of COCO: Deformable DETR without refinement, 50 epochs of 117 266 pictures, a tenth of the rate
