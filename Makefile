@@ -31,19 +31,16 @@ READY := $(VENV)/ready
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 endif
 
-.PHONY: demo test cpp-tests bench lint format docs wheel fuzz test-hosts hosts-here test-torch-versions gpu-check clean
+.PHONY: demo test bench lint format docs wheel fuzz test-hosts hosts-here test-torch-versions gpu-check clean
 
 demo: $(READY)-train
 	$(RUN) -m pydistill demo $(ARGS)
 
 test: $(READY)-dev
 	$(RUN) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
-	$(MAKE) cpp-tests
-	ctest --test-dir build/tests --output-on-failure --parallel $(JOBS)
-
-cpp-tests: $(READY)-torch
 	cmake -S tests/cpp -B build/tests -G Ninja -DPython_EXECUTABLE=$$($(RUN) -c 'import sys; print(sys.executable)')
 	cmake --build build/tests --parallel $(JOBS)
+	ctest --test-dir build/tests --output-on-failure --parallel $(JOBS)
 
 bench: $(READY)-dev
 	$(RUN) -m pytest benchmarks --benchmark-json=build/benchmarks.json $(ARGS)
