@@ -15,7 +15,7 @@ CONFIGURED = SimpleNamespace(**{**vars(CONFIG), "decoder_layers": 6})
 def test_transformers_loss(compare, device, family):
     """In place of ``model.loss_function``."""
     if device != "cpu":
-        pytest.skip("what the tests hand over is on the CPU")
+        pytest.skip("compares on a CPU: the hosts' tests make their tensors there")
     targets, outputs = handed_over(family, counts=(20,) * 8, queries=300, layers=6, dtype=torch.float32)
     ours, transformers = FAMILIES[family][2], theirs(family)
     got, want = (run(loss, family, targets, outputs, CONFIGURED)[0] for loss in (ours, transformers))
