@@ -23,7 +23,7 @@ void assign_atss(const Context& context, const TensorView& anchors, const std::v
   check::ignored(op, ignore_boxes, ignore_counts, boxes);
   check::buffer(op, "gt_index", gt_index, {b, a}, ScalarKind::Int64, anchors);
   check::buffer(op, "candidate", candidate, {b, most, slots}, ScalarKind::Int32, anchors);
-  with_floating(op, anchors, [&](auto tag) {
+  with_boxes(op, anchors, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
     check::buffer(op, "floor", floor, {b, a}, kind_of<A>, anchors);

@@ -21,7 +21,7 @@ void assign_max_iou(const Context& context, const TensorView& anchors, const Ten
   if (valid.present()) check::buffer(op, "valid", valid, {b, a}, ScalarKind::Bool, anchors);
   check::ignored(op, ignore_boxes, ignore_counts, boxes);
   check::buffer(op, "gt_index", gt_index, {b, a}, ScalarKind::Int64, anchors);
-  with_floating(op, anchors, [&](auto tag) {
+  with_boxes(op, anchors, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
     using Body = math::MaxIouAssignment<T, A>;

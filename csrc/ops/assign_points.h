@@ -20,7 +20,7 @@ void assign_points(const Context& context, const TensorView& points, const std::
     check::that(v.size() == level_sizes.size(), op, "one number per level", int64_t(v.size()));
   if (valid.present()) check::buffer(op, "valid", valid, {b, a}, ScalarKind::Bool, points);
   check::buffer(op, "gt_index", gt_index, {b, a}, ScalarKind::Int64, points);
-  with_floating(op, points, [&](auto tag) {
+  with_boxes(op, points, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
     using Body = math::PointAssignment<T, A>;

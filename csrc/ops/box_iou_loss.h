@@ -39,7 +39,7 @@ void box_iou_loss(const Context& context, const TensorView& prediction, const Te
                   const TensorView& weight, const TensorView& avg_factor, int64_t form, double eps, double factor,
                   const TensorView& rows, const TensorView& partial, const TensorView& total) {
   constexpr auto op = "box_iou_loss";
-  with_floating(op, prediction, [&](auto tag) {
+  with_boxes(op, prediction, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
     const auto in = box_loss::rows<T, A>(op, prediction, target, weight, eps, Device::kPixels);
@@ -59,7 +59,7 @@ void box_iou_loss_backward(const Context& context, const TensorView& dloss, cons
                            const TensorView& target, const TensorView& weight, const TensorView& avg_factor,
                            int64_t form, double eps, double scale, const TensorView& dprediction) {
   constexpr auto op = "box_iou_loss_backward";
-  with_floating(op, prediction, [&](auto tag) {
+  with_boxes(op, prediction, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
     const auto in = box_loss::rows<T, A>(op, prediction, target, weight, eps, Device::kPixels);

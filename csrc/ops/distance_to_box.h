@@ -13,7 +13,7 @@ template <class Device, class F>
 void with_rows(const char* op, const TensorView& boxes, ScalarKind kind, const TensorView& points,
                const TensorView& scale, const TensorView& out, F f) {
   check::that(boxes.ndim == 3 && boxes.size(2) == 4, op, "boxes of shape (B, A, 4)", boxes);
-  with_floating(op, points, [&](auto tag) {
+  with_boxes(op, points, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
     const int64_t images = boxes.size(0), n = boxes.size(1);

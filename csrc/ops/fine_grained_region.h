@@ -17,7 +17,7 @@ void fine_grained_region(const Context& context, const TensorView& anchors, cons
   const int64_t a = anchors.size(0), b = boxes.size(0), most = boxes.size(1);
   if (valid.present()) check::buffer(op, "valid", valid, {b, a}, ScalarKind::Bool, anchors);
   check::buffer(op, "inside", inside, {b, a}, ScalarKind::Bool, anchors);
-  with_floating(op, anchors, [&](auto tag) {
+  with_boxes(op, anchors, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
     check::buffer(op, "floor", floor, {b, a}, kind_of<A>, anchors);

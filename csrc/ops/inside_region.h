@@ -14,7 +14,7 @@ void inside_region(const Context& context, const TensorView& points, const Tenso
   const int64_t a = points.size(0), b = boxes.size(0);
   if (valid.present()) check::buffer(op, "valid", valid, {b, a}, ScalarKind::Bool, points);
   check::buffer(op, "inside", inside, {b, a}, ScalarKind::Bool, points);
-  with_floating(op, points, [&](auto tag) {
+  with_boxes(op, points, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using Test = math::InsideBox<T, typename Accumulate<T>::type>;
     const math::Tiles tiles{a, Device::kPixels};

@@ -49,7 +49,7 @@ void pairwise_iou(const Context& context, const TensorView& a, const TensorView&
   check::that(eps >= 0, op, "eps >= 0", eps);
   const int64_t n = a.size(0);
   const int columns = int(b.size(0));
-  with_floating(op, a, [&](auto tag) {
+  with_boxes(op, a, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
     overlap::check_pairs(op, "out", out, a, b, aligned, kind_of<A>);
@@ -75,7 +75,7 @@ void pairwise_iou_backward(const Context& context, const TensorView& grad, const
   constexpr auto op = "pairwise_iou_backward";
   overlap::check_boxes(op, a, b, aligned);
   const int64_t n = a.size(0), columns = b.size(0);
-  with_floating(op, a, [&](auto tag) {
+  with_boxes(op, a, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
     overlap::check_pairs(op, "grad", grad, a, b, aligned, kind_of<A>);

@@ -20,7 +20,7 @@ void valuable_localization_region(const Context& context, const TensorView& anch
   check::that(gamma >= 0 && gamma <= 1, op, "gamma in [0, 1]", gamma);
   if (valid.present()) check::buffer(op, "valid", valid, {b, a}, ScalarKind::Bool, anchors);
   if (exclude.present()) check::buffer(op, "exclude", exclude, {b, a}, ScalarKind::Bool, anchors);
-  with_floating(op, anchors, [&](auto tag) {
+  with_boxes(op, anchors, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
     if (threshold.present()) check::buffer(op, "threshold", threshold, {b, most}, kind_of<A>, anchors);

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from pydistill.ops import _check
+from pydistill.ops._register import accumulator
 
 
 def common_dtype(op: str, a: Tensor, b: Tensor) -> torch.dtype:
-    """In which boxes of two dtypes are compared."""
+    """In which boxes of two dtypes are compared: float64 or float32, the types that the kernels take."""
     dtype = torch.promote_types(a.dtype, b.dtype)
     if not dtype.is_floating_point:
         raise TypeError(f"{op}: expected boxes of a floating point dtype, got {dtype}")
-    return dtype
+    return accumulator(dtype)
 
 
 def check_padded(op: str, boxes: Tensor, counts: Tensor, name: str = "boxes", counts_name: str = "counts") -> None:
