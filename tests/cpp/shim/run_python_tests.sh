@@ -17,7 +17,7 @@ cd "$copy"
 export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1
 export PYDISTILL_ISA=shim PYDISTILL_SHIM_SEED=${PYDISTILL_SHIM_SEED:-0} OMP_NUM_THREADS=1
 preload="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=libstdc++.so)"
-# What torch sees of an op (its schema, its compiled and its fake form) is the same on every module.
+# What torch sees of an op (its schema, its compiled, functional and fake form) is the same on every module.
 # The shim leaves bfloat16 out.
-left_out="not bfloat16 and not compiles and not fake_cuda and not profiler and not registration"
+left_out="not bfloat16 and not compiles and not fake_cuda and not profiler and not registration and not functional_gradient"
 LD_PRELOAD=$preload "$python" -m pytest tests/ops -x -q -m "not slow" -k "$left_out" -p no:cacheprovider -n 2 "$@"
