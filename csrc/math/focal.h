@@ -27,8 +27,21 @@ template <class A> struct FocusPower {
   PD_HD A operator()(A d) const { return exp(b * log(std::abs(d))); }
   PD_HD A slope(A d, A power) const { return b * power / (d == A(0) ? A(1) : d); }
 };
+template <class A> struct FocusAny {
+  A b;  // not 2
+  PD_HD A operator()(A d) const { return b == A(1) ? FocusOne{}(d) : b == A(0) ? FocusNone{}(d) : FocusPower<A>{b}(d); }
+  PD_HD A slope(A d, A power) const {
+    return b == A(1) ? FocusOne{}.slope(d, power) : b == A(0) ? A(0) : FocusPower<A>{b}.slope(d, power);
+  }
+};
+// A CPU vectorises the loop of each exponent. For a GPU each loop is code to compile, for every type, group and target:
+// one of the usual exponent, and one of the others, whose choice is the same for all threads.
 template <class A, class F> PD_HD void with_focus(A b, F f) {
+#ifdef __CUDACC__
+  b == A(2) ? f(FocusSquare{}) : f(FocusAny<A>{b});
+#else
   b == A(2) ? f(FocusSquare{}) : b == A(1) ? f(FocusOne{}) : b == A(0) ? f(FocusNone{}) : f(FocusPower<A>{b});
+#endif
 }
 
 template <class A> struct CrossEntropy {
