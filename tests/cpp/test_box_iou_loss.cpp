@@ -72,11 +72,13 @@ int main() {
     for (int tile : {4, 256})
       check_order_independent([&](const auto& run) { return matched_boxes(run, format, tile == 4 ? 0 : 0.1, tile); });
   for (int tile : {16, 256}) {
+    check_order_independent([&](const auto& run) { return box_loss<BoxLoss::CiouMmdet>(run, tile); });
+    check_order_independent([&](const auto& run) { return distances(run, tile); });
+#ifndef __SANITIZE_THREAD__  // a measure is arithmetic on two boxes: who reads and writes what is the same in all
     check_order_independent([&](const auto& run) { return box_loss<BoxLoss::Giou>(run, tile); });
     check_order_independent([&](const auto& run) { return box_loss<BoxLoss::Diou>(run, tile); });
     check_order_independent([&](const auto& run) { return box_loss<BoxLoss::Ciou>(run, tile); });
     check_order_independent([&](const auto& run) { return box_loss<BoxLoss::CiouReleased>(run, tile); });
-    check_order_independent([&](const auto& run) { return box_loss<BoxLoss::CiouMmdet>(run, tile); });
-    check_order_independent([&](const auto& run) { return distances(run, tile); });
+#endif
   }
 }

@@ -48,7 +48,7 @@ void check_focal(const Case& c, const Inputs& in, const Targets& targets, const 
   };
   CHECK(difference(by_row(InOrder{}), by_tile(InOrder{})) < kRounding);
   check_order_independent(by_row);
-  check_order_independent(by_tile);
+  check_order_independent<false>(by_tile);
 }
 
 template <class Run> Numbers distribution(const Run& run, const Case& c, const Inputs& in) {
@@ -76,7 +76,12 @@ int main() {
     const LabelTargets<double> scored{c.per_row<const int64_t>(labels.data()), c.per_row<const double>(scores.data())};
     const LabelTargets<double> labelled{c.per_row<const int64_t>(labels.data()), {}};
     const DenseTargets<double, double> of_each{c.of<const double>(dense.data())};
-    for (const double power : {2., 1., 1.5}) {
+#ifdef __SANITIZE_THREAD__  // an exponent is arithmetic on two numbers: who reads and writes what is the same with all
+    const auto powers = {2.};
+#else
+    const auto powers = {2., 1., 1.5};
+#endif
+    for (const double power : powers) {
       check_focal(c, in, scored, Quality<double>{power, false});
       check_focal(c, in, labelled, SigmoidFocal<double>{power, 0.25, 0.75});
       check_focal(c, in, of_each, SigmoidFocal<double>{power, 0.25, 0.75});

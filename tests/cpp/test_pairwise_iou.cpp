@@ -63,10 +63,12 @@ template <Measure m> void check() {
 }
 
 int main() {
+  check<Measure::Ciou>();
+#ifndef __SANITIZE_THREAD__  // a measure is arithmetic on two boxes: who reads and writes what is the same in all
   check<Measure::Iou>();
   check<Measure::Iof>();
   check<Measure::Giou>();
   check<Measure::Diou>();
-  check<Measure::Ciou>();
   check<Measure::DiouReleased>();
+#endif
 }
