@@ -9,11 +9,13 @@ from pathlib import Path
 CSRC = Path(__file__).parent.parent / "csrc"
 TYPES = {
     "const TensorView&": "Tensor | None",
+    "const TensorList&": "Sequence[Tensor]",
     "double": "float",
     "bool": "bool",
     "int64_t": "int",
     "const std::vector<int64_t>&": "Sequence[int]",
     "const std::vector<double>&": "Sequence[float]",
+    "std::vector<int64_t>": "list[int]",
 }
 
 HEAD = '''\
@@ -44,7 +46,7 @@ def on(tensor: Tensor) -> tuple[Kernels, int]: ...
 
 def declaration(name: str) -> tuple[list[tuple[str, str]], str]:
     """The parameters (name, C++ type) and the result type of ``template <class Device> ... name(...)``."""
-    pattern = re.compile(r"template <class Device>\s+(\w+) " + name + r"\(([^)]*)\)\s*\{")
+    pattern = re.compile(r"template <class Device>\s+([\w:<>]+) " + name + r"\(([^)]*)\)\s*\{")
     found = next(m for header in sorted((CSRC / "ops").glob("*.h")) if (m := pattern.search(header.read_text())))
     parameters = [re.sub(r"\s+", " ", p).strip() for p in found[2].split(",")]
     return [(p.rsplit(" ", 1)[1], p.rsplit(" ", 1)[0]) for p in parameters], found[1]
