@@ -8,11 +8,6 @@
 
 namespace pydistill::math {
 
-struct Absolute {
-  template <class A> PD_HD A operator()(A x) const { return std::abs(x); }
-  template <class A> PD_HD A slope(A x) const { return x > A(0) ? A(1) : x < A(0) ? A(-1) : x; }
-};
-
 template <class S, class U, class A, class Norm> struct MaskedPair {
   FeatureMap<const S> student;
   FeatureMap<const U> teacher;

@@ -1,0 +1,5 @@
+#include "ops/gaussian_region.h"
+
+namespace pydistill {
+template decltype(gaussian_region<Cpu>) gaussian_region<Cpu>;
+}  // namespace pydistill
