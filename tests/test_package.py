@@ -1,13 +1,13 @@
 """The package itself: what importing it costs, what `pydistill info` says, and the tools around the build."""
 
 import dataclasses
-import importlib.util
 import inspect
 import json
 import os
 import re
 import subprocess
 import sys
+from importlib import import_module as tool  # pytest looks into tools/
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,6 @@ from pydistill import info
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"cv2", "scipy", "matplotlib", "typer", "lightning", "rich", "jinja2", "tensorboard"}
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def run_python(code, **env):
@@ -226,7 +218,7 @@ def test_gpu_check_summary():
 def test_fuzz_knows_every_op():
     fuzz = tool("fuzz")
     functions = {name for name in pydistill.ops.__all__ if inspect.isfunction(getattr(pydistill.ops, name))}
-    assert functions == set(fuzz.available()), "tools/fuzz.py: VALID needs one entry an op"
+    assert functions == set(fuzz.available()), "tools/fuzz_cases: VALID needs one entry an op"
 
 
 def test_fuzz_reports_wrong_exceptions_and_crashes():

@@ -2,7 +2,7 @@
 
     compute-sanitizer --tool memcheck python tools/gpu_driver.py
 
-The calls are the valid ones of tools/fuzz.py, ten for each op.
+The calls are those of tools/fuzz_cases, ten for each op.
 """
 
 import random
@@ -11,6 +11,7 @@ from typing import Any
 
 import fuzz
 import torch
+from fuzz_cases import VALID
 
 import pydistill.ops
 
@@ -29,7 +30,7 @@ def main() -> int:
     torch.manual_seed(0)
     for name in fuzz.available():
         for seed in range(10):
-            arguments = {key: on_gpu(value) for key, value in fuzz.VALID[name](random.Random(seed)).items()}
+            arguments = {key: on_gpu(value) for key, value in VALID[name](random.Random(seed)).items()}
             fuzz.call(name, arguments)
         torch.cuda.synchronize()
         print(f"{name}: ran on {torch.cuda.get_device_name()}, pydistill {pydistill.__version__}", flush=True)
