@@ -5,9 +5,11 @@ from pydistill.losses.detr import DETRDistillLoss, DETRRules, SetPrediction, Set
 from pydistill.losses.lanes import LaneLoss
 from pydistill.losses.ld import DensePrediction, LDLoss, LDRules
 from pydistill.losses.sad import SADLoss
+from pydistill.losses.unidistill import BEVPrediction, UniDistillLoss
 
 __all__ = [
     "AttentionHealth",
+    "BEVPrediction",
     "DETRDistillLoss",
     "DETRRules",
     "DensePrediction",
@@ -17,4 +19,5 @@ __all__ = [
     "SADLoss",
     "SetPrediction",
     "SetTargets",
+    "UniDistillLoss",
 ]
