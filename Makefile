@@ -15,6 +15,8 @@ JOBS ?= $(shell nproc)
 STAGE ?= build
 GPU_CHECK ?= build/gpu-check.json
 ARGS ?=
+# numbers alone are asked of nuScenes' evaluator, which works with NumPy 2 but would not be installed with it
+DEVKIT := nuscenes-devkit==1.2.0 pyquaternion cachetools
 HOSTS := mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0 'setuptools<81' transformers
 
 BUILD_REQUIRES := setuptools>=77 pybind11>=3.0 cmake>=3.25 ninja apache-tvm-ffi>=0.1.6
@@ -107,6 +109,7 @@ $(READY)-dev: $(READY)-torch $(SOURCES)
 # mmcv asks for the OpenCV that opens windows, whose import fails where libGL is missing.
 $(READY)-hosts: $(READY)-dev
 	$(RUN) -m pip install $(TORCH) $(HOSTS)
+	$(RUN) -m pip install --no-deps $(DEVKIT)
 	$(RUN) -m pip uninstall -y opencv-python
 	$(RUN) -m pip install --force-reinstall --no-deps opencv-python-headless
 	touch $@
