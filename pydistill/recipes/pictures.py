@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class UnreadablePicture(OSError):
-    """A picture or a label that cannot be decoded; names the file, and the file and line that ask for it."""
+    """A picture, a label or a cloud of points that cannot be read; names the file, and where known what asks for it."""
 
 
 def read_picture(path: Path, source: str, *, flags: int = cv2.IMREAD_COLOR) -> NDArray[np.uint8]:

@@ -37,7 +37,7 @@ def rehearse(training: TrainingLoop[Any, Any], steps: int) -> str:
     config, device = training.config, training.fabric.device
     size = " x ".join(map(str, config.size))
     return (
-        f"{training.name}, {config.batch} pictures of {size} a step, {device}: "
+        f"{training.name}, {config.batch} {training.unit} of {size} a step, {device}: "
         f"{min(seconds):.2f} s a step, at most {_peak_memory(training.fabric):.1f} GiB, "
         f"about {min(seconds) * config.steps / 3600:.1f} hours for {config.steps} steps"
     )

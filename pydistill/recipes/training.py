@@ -80,6 +80,11 @@ def make_optimizer(
     return torch.optim.AdamW(parameters, lr, weight_decay=weight_decay, fused=fused)
 
 
+def scales(fabric: Fabric) -> bool:
+    """Whether gradients are scaled, as in float16: then no fused optimiser can have them clipped."""
+    return getattr(fabric.strategy.precision, "scaler", None) is not None
+
+
 class TrainingLoop(ABC, Generic[C, B]):
     """A training that can stop after any step and go on from its checkpoint, to the same bits on the same CPU.
 
@@ -97,6 +102,7 @@ class TrainingLoop(ABC, Generic[C, B]):
     """
 
     shown: tuple[str, ...] = ()  # losses that a progress bar shows
+    unit = "pictures"  # what a batch is counted in
     clip: float = 0.0  # largest norm of the gradient; 0: any
 
     def __init__(
@@ -184,7 +190,10 @@ class TrainingLoop(ABC, Generic[C, B]):
         self.optimizer.zero_grad()
         self.fabric.backward(total)
         if self.clip:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip)
+            # float16's first steps overflow while its scaler finds its scale, and are left out
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=not scales(self.fabric)
+            )
         self.optimizer.step()
         self.distiller.advance()
         return {name: loss.detach() for name, loss in losses.items()}

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from pydistill.commands import app
-from pydistill.recipes.dense import prediction
+from pydistill.recipes.dense import prediction, run
 from pydistill.recipes.dense.generate import write_coco
 from pydistill.recipes.dense.metric import Detections
 from pydistill.recipes.dense.training import load_student
@@ -94,6 +94,18 @@ def test_paper_preset_runs_dry_on_the_layout_of_coco(tmp_path):
     )  # fmt: skip
     assert "resnet18, 1 pictures of 160 x 160 a step, cpu: " in output and "GiB" in output and "87948 steps" in output
     assert not (tmp_path / "none").exists()
+
+
+def test_only_rehearsals_have_an_untrained_teacher(tmp_path, monkeypatch):
+    """A ResNet's training on generated scenes has the committed one."""
+
+    def load(path):
+        raise ValueError(f"asked for {path or 'the committed one'}")
+
+    monkeypatch.setattr(run, "SCENES", (1, 1))
+    monkeypatch.setattr(run, "load_teacher", load)
+    code, output = invoke("train", "dense", "--output", tmp_path, "--ld", "--backbone", "resnet18", *TINY)
+    assert code == 1 and "asked for the committed one" in output
 
 
 @pytest.mark.parametrize("arguments, message", [

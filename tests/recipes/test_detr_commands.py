@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pydistill.commands import app
 from pydistill.recipes.dense.metric import Detections
-from pydistill.recipes.detr import evaluation
+from pydistill.recipes.detr import evaluation, run
 from pydistill.recipes.detr.training import load_student
 from tests.recipes.test_dense_commands import invoke, succeed, write_coco_2017
 
@@ -69,6 +69,18 @@ def test_paper_preset_runs_dry_on_the_layout_of_coco(tmp_path):
     )  # fmt: skip
     assert "deformable_detr resnet18, 1 pictures of 128 x 128 a step, cpu: " in output and "366450 steps" in output
     assert not (tmp_path / "none").exists()
+
+
+def test_only_rehearsals_have_an_untrained_teacher(tmp_path, monkeypatch):
+    """A ResNet's training on generated scenes has the committed one."""
+
+    def load(path):
+        raise ValueError(f"asked for {path or 'the committed one'}")
+
+    monkeypatch.setattr(run, "SCENES", (1, 1))
+    monkeypatch.setattr(run, "load_teacher", load)
+    code, output = invoke("train", "detr", "--output", tmp_path, "--detrdistill", "--backbone", "resnet18", *TINY)
+    assert code == 1 and "asked for the committed one" in output
 
 
 @pytest.mark.parametrize("arguments, message", [

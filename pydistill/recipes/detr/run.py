@@ -70,7 +70,7 @@ def train(
     root = root or write_coco(output / "data", SEED, *SCENES, classes=CLASSES)
     pictures = open_data(config, root, "train", training=True, malformed=malformed)
     probe = open_data(config, root, "val", malformed=malformed)
-    teaching = _teacher(config, teacher, len(pictures.dataset.classes))
+    teaching = _teacher(config, teacher, len(pictures.dataset.classes), dry_run)
     training = Training(config, pictures, probe, fabric, None if dry_run else output, workers, teaching)
     if backbone_weights:
         load_backbone(training.student.backbone, backbone_weights)
@@ -84,10 +84,10 @@ def train(
     fabric.print(f"checkpoint: {last.resolve()}\nscore it:   pydistill evaluate detr {last} --data {root}")
 
 
-def _teacher(config: DetrConfig, path: Path | None, classes: int) -> nn.Module | None:
+def _teacher(config: DetrConfig, path: Path | None, classes: int, dry_run: int) -> nn.Module | None:
     if not config.detrdistill:
         return None
-    if path is None and config.backbone != "compact":
+    if path is None and dry_run and config.backbone != "compact":
         torch.manual_seed(config.seed)
         untrained: nn.Module = build_model(replace(config, backbone="resnet101"), classes)
         return untrained

@@ -20,7 +20,7 @@ from pydistill.recipes.detr.config import DetrConfig
 from pydistill.recipes.detr.evaluation import evaluate
 from pydistill.recipes.detr.lending import DetrOutput
 from pydistill.recipes.detr.models import build
-from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint
+from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint, scales
 
 _TERM = "detr"
 
@@ -137,8 +137,9 @@ class Training(TrainingLoop[DetrConfig, Batch]):
         term = Term(objective, "", None, targets=True, upcast=False)
         distiller = LossesOnly(self.student, None, {_TERM: term})
         groups = list(_groups(distiller, self.student.backbone, config.backbone_lr))
-        decay = config.weight_decay
-        optimizer = make_optimizer(config.optimizer, groups, config.lr, decay, nesterov=False, fused=True)
+        optimizer = make_optimizer(
+            config.optimizer, groups, config.lr, config.weight_decay, nesterov=False, fused=not scales(fabric)
+        )
         super().__init__(config, distiller, optimizer, data, fabric, folder, workers)
 
     @property
