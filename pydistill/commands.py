@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pydistill import dense_commands, detr_commands, lane_commands
+from pydistill import bev_commands, dense_commands, detr_commands, lane_commands
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Fused losses for knowledge distillation in dense vision."
@@ -74,4 +74,5 @@ for verb, help in (
     group.command("lanes")(getattr(lane_commands, verb))
     group.command("dense")(getattr(dense_commands, verb))
     group.command("detr")(getattr(detr_commands, verb))
+    group.command("bev")(getattr(bev_commands, verb))
     app.add_typer(group, name=verb)
