@@ -89,9 +89,10 @@ def train(
         got = "a LiDAR alone" if config.modality == "lidar" else config.backbone
         raise ValueError(f"train: expected cameras with a ResNet for backbone weights, got {got}")
     teaching = _teacher(config, teacher, checkpoint, dry_run)
-    if root is None and dry_run:
-        root = write_nuscenes(output / "rehearsal", SEED, config.batch // 2 + 1, 1, size=config.size)
-    root = root or write_nuscenes(output / "data", SEED, *SCENES, size=config.size)
+    if root is None:
+        folder, scenes = ("rehearsal", (config.batch // 2 + 1, 1)) if dry_run else ("data", SCENES)
+        with fabric.rank_zero_first():  # the other processes find what it wrote
+            root = write_nuscenes(output / folder, SEED, *scenes, size=config.size)
     samples = open_data(config, root, "train", training=True, malformed=malformed)
     probe = open_data(config, root, "val", malformed=malformed)
     training = Training(config, samples, probe, fabric, None if dry_run else output, workers, teaching)

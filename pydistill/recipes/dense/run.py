@@ -93,7 +93,9 @@ def train(
         config = replace(config, frozen=True)
     if config.ld and teacher is None and root is not None and not dry_run:
         raise ValueError("train: expected --teacher beside --data, as the committed one knows generated scenes only")
-    root = root or write_coco(output / "data", SEED, *SCENES, classes=CLASSES)
+    if root is None:
+        with fabric.rank_zero_first():  # the other processes find what it wrote
+            root = write_coco(output / "data", SEED, *SCENES, classes=CLASSES)
     pictures = open_data(config, root, "train", training=True, malformed=malformed)
     probe = open_data(config, root, "val", malformed=malformed)
     teaching = _teacher(config, teacher, len(pictures.dataset.classes), dry_run)

@@ -47,7 +47,9 @@ def train(
         FileNotFoundError: where there is nothing to resume from, or no data.
     """
     last = last_checkpoint(output, resume)
-    root = root or _generated(config, output / "data")
+    if root is None:
+        with fabric.rank_zero_first():  # the other processes find what it wrote
+            root = _generated(config, output / "data")
     pictures = open_data(config, root, "train", training=True, malformed=malformed)
     training = Training(config, pictures, _probe(config, root, malformed), fabric, None if dry_run else output, workers)
     if backbone_weights:
