@@ -18,6 +18,7 @@ from pydistill.ops import (
     keypoint_relation_loss,
     response_loss,
 )
+from pydistill.ops._keypoints import used_boxes
 
 Path = Literal["camera_from_lidar", "camera_from_fusion", "lidar_from_camera", "lidar_from_fusion", "same_modality"]
 Reference = Literal["paper", "released"]
@@ -142,7 +143,7 @@ class UniDistillLoss(nn.Module):
         boxes, valid, painted = self._boxes(boxes.detach(), valid)
         points = box_keypoints(boxes, self.grid)
         region = gaussian_region(boxes, painted, self.grid)
-        used = valid & points.isfinite().all(-1).all(-1) & (boxes[..., 3:5] >= 0).all(-1)
+        used = used_boxes(points, valid) & (boxes[..., 3:5] >= 0).all(-1)
         divisors = joint_mean({"boxes": used.sum().to(region.dtype), "region": region.sum()})
         terms = {}
         if self.weights["feature"]:

@@ -12,7 +12,6 @@ from pydistill.ops import _check
 from pydistill.ops._layout import laid_out, walkable
 from pydistill.ops._register import accumulator
 
-_HALF = (torch.float16, torch.bfloat16)
 _MOST = 1024  # points of a box
 
 
@@ -106,7 +105,7 @@ def checked(
         _check.finite(op, "keypoints", keypoints, valid[..., None, None])
     wide = accumulator(student.dtype)
     if teacher.dtype != student.dtype:
-        teacher = teacher.to(torch.float32 if student.dtype in _HALF else student.dtype)
+        teacher = teacher.to(accumulator(student.dtype))
     keypoints = keypoints.detach().to(wide)
     return Arguments(student, teacher.detach(), keypoints, valid, scalar(normalizer, keypoints))
 

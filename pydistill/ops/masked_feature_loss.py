@@ -11,7 +11,6 @@ from pydistill.ops._layout import laid_out, walkable
 from pydistill.ops._register import Op, accumulator, differentiable
 
 _CHANNELS, _NORMALIZERS = ("mean", "sum"), ("elements", "mask")
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def masked_feature_loss(
@@ -69,7 +68,7 @@ def masked_feature_loss(
         number = n * h * w if normalizer == "elements" else float(normalizer)
         scale, divisor = (scale / number, None) if number else (scale, student.new_zeros((), dtype=wide))
     if teacher.dtype != student.dtype:
-        teacher = teacher.to(torch.float32 if student.dtype in _HALF else student.dtype)
+        teacher = teacher.to(accumulator(student.dtype))
     if _check.enabled(student, teacher, mask):
         used = (mask != 0).unsqueeze(1)
         for name, x in (("student", student), ("teacher", teacher)):

@@ -11,7 +11,6 @@ from pydistill.ops import _check
 from pydistill.ops._keypoints import scalar
 from pydistill.ops._register import Op, accumulator, differentiable
 
-_HALF = (torch.float16, torch.bfloat16)
 _TABLE = 12  # numbers that say where a channel of a head is
 Heads = Tensor | Sequence[Tensor]
 
@@ -190,7 +189,7 @@ def _checked(
     dtype = dtypes.pop()
     # The teacher's heads share a dtype: the student's, or float32 beside half ones.
     same = all(y.dtype == dtype for y in teacher)
-    kind = dtype if same or dtype not in _HALF else torch.float32
+    kind = dtype if same else accumulator(dtype)
     return student, [y.detach().to(kind) for y in teacher], len(heads[0][0])
 
 
