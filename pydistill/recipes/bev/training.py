@@ -11,13 +11,14 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.export import register_dataclass
 
-from pydistill.distiller import Distilled, Distiller, Term
+from pydistill.distiller import Term
 from pydistill.losses.unidistill import BEVPrediction, UniDistillLoss
 from pydistill.recipes.bev.config import BevConfig
 from pydistill.recipes.bev.data import Batch, BEVData
 from pydistill.recipes.bev.evaluation import evaluate, on_device
 from pydistill.recipes.bev.network import BEVDetector
 from pydistill.recipes.bev.objective import detection_losses
+from pydistill.recipes.told import LossesOnly, Told
 from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint, scales
 
 _TERM = "bev"
@@ -30,16 +31,6 @@ def build_model(config: BevConfig) -> BEVDetector:
         config.modality, config.grid, low=config.low, high=config.high, head=config.head, blocks=config.blocks,
         depths=config.depths, backbone=config.backbone, width=config.width, stages=config.stages,
     )  # fmt: skip
-
-
-class Told:
-    """What a student is told of a batch: the teacher's prediction, if any, and the truth.
-
-    Lightning's Fabric looks into dataclasses and takes no frozen one, but leaves other objects alone.
-    """
-
-    def __init__(self, teacher: BEVPrediction | None, truth: Batch):
-        self.teacher, self.truth = teacher, truth
 
 
 class Sensors:
@@ -62,14 +53,6 @@ class Student(nn.Module):
         return prediction
 
 
-class LossesOnly(Distiller):
-    """A distiller that keeps the student's output, a frozen dataclass, to itself."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Distilled:
-        """As ``Distiller.forward``, with None as output."""
-        return super().forward(*args, **kwargs)._replace(output=None)
-
-
 class Objective(nn.Module):
     """The detector's own losses and what the teacher tells, of a student's prediction, for a ``Term``.
 
@@ -82,7 +65,7 @@ class Objective(nn.Module):
         super().__init__()
         self.grid, self.distillation = config.grid, distillation
 
-    def forward(self, student: BEVPrediction, told: Told) -> dict[str, Tensor]:
+    def forward(self, student: BEVPrediction, told: Told[BEVPrediction, Batch]) -> dict[str, Tensor]:
         """The weighted terms."""
         truth = told.truth
         losses = detection_losses(student, truth, self.grid)

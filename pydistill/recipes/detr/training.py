@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.export import register_dataclass
 
-from pydistill.distiller import Distilled, Distiller, Term
+from pydistill.distiller import Term
 from pydistill.losses.detr import DETRDistillLoss, SetPrediction, SetTargets
 from pydistill.losses.detr.presets import DETECTORS
 from pydistill.recipes.dense.data import Batch, DenseData
@@ -20,6 +20,7 @@ from pydistill.recipes.detr.config import DetrConfig
 from pydistill.recipes.detr.evaluation import evaluate
 from pydistill.recipes.detr.lending import DetrOutput
 from pydistill.recipes.detr.models import build
+from pydistill.recipes.told import LossesOnly, Told
 from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint, scales
 
 _TERM = "detr"
@@ -47,24 +48,6 @@ def to_targets(batch: Batch, device: torch.device | str = "cpu") -> SetTargets:
     return SetTargets(*(x.to(device) for x in (batch.labels, boxes, batch.counts, sizes)))
 
 
-class Told:
-    """What a student is told of a batch: the teacher's output, if any, and the truth.
-
-    Lightning's Fabric looks into dataclasses and takes no frozen one, but leaves other objects alone.
-    """
-
-    def __init__(self, teacher: DetrOutput | None, truth: SetTargets):
-        self.teacher, self.truth = teacher, truth
-
-
-class LossesOnly(Distiller):
-    """A distiller that keeps the student's output, of frozen dataclasses, to itself."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Distilled:
-        """As ``Distiller.forward``, with None as output."""
-        return super().forward(*args, **kwargs)._replace(output=None)
-
-
 class Objective(nn.Module):
     """``DETRDistillLoss`` of a student's output, for a ``Term``; with it the detector's own loss of what its encoder
     selected.
@@ -78,7 +61,7 @@ class Objective(nn.Module):
         super().__init__()
         self.loss, self.own = loss, own
 
-    def forward(self, student: DetrOutput, told: Told) -> dict[str, Tensor]:
+    def forward(self, student: DetrOutput, told: Told[DetrOutput, SetTargets]) -> dict[str, Tensor]:
         """The weighted terms."""
         teacher, truth = told.teacher, told.truth
         losses: dict[str, Tensor] = self.loss(
