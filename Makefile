@@ -45,7 +45,7 @@ test: $(READY)-dev
 	ctest --test-dir build/tests --output-on-failure --parallel $(JOBS)
 
 bench: $(READY)-dev
-	$(RUN) -m pytest benchmarks --benchmark-json=build/benchmarks.json $(ARGS)
+	$(RUN) -m pytest pydistill/benchmarks --benchmark-json=build/benchmarks.json $(ARGS)
 
 lint: $(TOOLS)
 	$(RUN) -m ruff check .

@@ -78,7 +78,8 @@ def steps(stage: str, offline: bool = False) -> list[Step]:
         watch = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
         return [probe, *(Step(tool, [*watch, tool, *driver], uncached) for tool in SANITIZERS)]
     if stage == "bench":
-        files = sorted((ROOT / "benchmarks").glob("test_*.py"))  # one run each, so that a stopped one loses no other
+        # one run each, so that a stopped one loses no other
+        files = sorted((ROOT / "pydistill" / "benchmarks").glob("test_*.py"))
         reports = [f"--benchmark-json={BENCHMARKS / file.stem}.json" for file in files]
         return [probe, *(Step(f.stem, [*pytest, str(f), report]) for f, report in zip(files, reports))]
     if stage == "reproduce":

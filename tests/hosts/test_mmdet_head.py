@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ld_eager
+from pydistill.benchmarks import ld_eager
 from tests.conformance import relative_error
 from tests.hosts.mmdet_here import MODELS, Config, DetDataSample, InstanceData, dense_heads, mmdet
 from tests.hosts.test_mmdet_boxes import SIZES, STRIDES, random_boxes

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.conftest import forward_backward
+from pydistill.benchmarks.timing import forward_backward
 from pydistill.ops import masked_feature_loss
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.conftest import forward_backward
+from pydistill.benchmarks.timing import forward_backward
 from pydistill.ops import attention_distillation_loss
 from pydistill.ops.attention_distillation_loss import attention_distillation_loss_reference
 

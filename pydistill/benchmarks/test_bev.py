@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmarks import bev_eager
-from benchmarks.conftest import forward_backward
+from pydistill.benchmarks import bev_eager
+from pydistill.benchmarks.timing import forward_backward
 from pydistill.losses import BEVPrediction, UniDistillLoss
 from pydistill.ops import (
     BEVGrid,

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.conftest import forward_backward
+from pydistill.benchmarks.timing import forward_backward
 from pydistill.ops import ciou_loss, giou_loss, integral
 from pydistill.ops.box_iou_loss import box_iou_loss_reference
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.conftest import forward_backward
+from pydistill.benchmarks.timing import forward_backward
 from pydistill.ops import distribution_focal_loss, quality_focal_loss, sigmoid_focal_loss
 
 IMAGES, ANCHORS, CLASSES, BINS = 2, 22400, 80, 17

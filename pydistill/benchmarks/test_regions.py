@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmarks.test_assign_atss import STRIDES, picture
 from pydistill import ops
+from pydistill.benchmarks.test_assign_atss import STRIDES, picture
 from pydistill.ops.assign_max_iou import assign_max_iou_reference
 from pydistill.ops.assign_points import assign_points_reference
 from pydistill.ops.fine_grained_region import fine_grained_region_reference

@@ -1,6 +1,6 @@
 """Prints the JSON of a benchmark run as a Markdown table: minimum times side by side and their ratios to ours.
 
-python benchmarks/summary.py build/benchmarks.json > benchmarks/results/<machine>.md
+python -m pydistill.benchmarks.summary build/benchmarks.json > benchmarks/results/<machine>.md
 """
 
 import json
@@ -12,6 +12,7 @@ QUIET = 0.2  # load average above which a run does not count
 
 
 def rows(run: dict[str, Any]) -> list[list[str]]:
+    """Cells of each benchmark."""
     table = []
     for b in run["benchmarks"]:
         info = b["extra_info"]
@@ -37,6 +38,7 @@ def rows(run: dict[str, Any]) -> list[list[str]]:
 
 
 def main(path: str) -> None:
+    """Prints the table of one file."""
     run = json.loads(Path(path).read_text())
     cpu = run["machine_info"]["cpu"]
     first = run["benchmarks"][0]["extra_info"]
@@ -44,7 +46,7 @@ def main(path: str) -> None:
     print(f"# {first['device'] if first['device'] != 'cpu' else cpu['brand_raw']}, {cpu['count']} cores\n")
     print(f"{run['datetime'][:10]}, torch {first['torch']}, Python {run['machine_info']['python_version']}.")
     print(f"Load before: {load}" + ("" if load < QUIET else " (not idle: do not quote)") + ".")
-    print("`make bench`, then `python benchmarks/summary.py build/benchmarks.json`.")
+    print("`make bench`, then `python -m pydistill.benchmarks.summary build/benchmarks.json`.")
     print("Milliseconds, minimum of interleaved rounds; in brackets the peer's time over ours.\n")
     print("| benchmark | threads | ours | peers | must move |\n|---|---|---|---|---|")
     for row in rows(run):

@@ -54,7 +54,7 @@ def compared(compare, losses, learners, tolerance, moved):
 
 
 def test_detr_step(compare, device):
-    eager = pytest.importorskip("benchmarks.detr_eager")
+    eager = pytest.importorskip("pydistill.benchmarks.detr_eager")
     student, _, _, t = scene(device)
     loss = DETRDistillLoss(matching="hf_deformable_detr", classification=1.0)
     learners = [student.logits, student.boxes]
@@ -66,7 +66,7 @@ def test_detr_step(compare, device):
 
 
 def test_detr_distill_step(compare, device):
-    eager = pytest.importorskip("benchmarks.detr_eager")
+    eager = pytest.importorskip("pydistill.benchmarks.detr_eager")
     student, teacher, group, t = scene(device)
     options = dict(reference="released", relation=0.0, matching="hf_deformable_detr")
     loss = DETRDistillLoss(**options, classification=1.0, group=1.0)

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.conftest import forward_backward
+from pydistill.benchmarks.timing import forward_backward
 from pydistill.ops import info_nce_loss, matched_box_loss, matched_class_loss
 from pydistill.ops.info_nce_loss import info_nce_loss_reference
 from pydistill.ops.matched_box_loss import matched_box_loss_reference

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.conftest import forward_backward
+from pydistill.benchmarks.timing import forward_backward
 from pydistill.ops import softmax_kl
 
 ROWS, BINS = 106744, 17

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks import ld_eager
+from pydistill.benchmarks import ld_eager
 from pydistill.losses import DensePrediction, LDLoss
 
 STRIDES = [8, 16, 32, 64, 128]

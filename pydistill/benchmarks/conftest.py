@@ -5,21 +5,19 @@
 
 pytest-benchmark times ``ours``; before each of its rounds every peer runs once and is timed. Minimum and median of
 each, the bytes that must move and the load of the machine go to ``extra_info``.
-``python benchmarks/summary.py build/benchmarks.json`` prints the table.
+``python -m pydistill.benchmarks.summary build/benchmarks.json`` prints the table.
 """
 
 import os
 import statistics
-import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 
+from pydistill.benchmarks.timing import Run, finish, repeat, timed
+
 LOAD = os.getloadavg()[0]  # of others: before this process starts to work
 ROUNDS = int(os.environ.get("PYDISTILL_BENCH_ROUNDS", "15"))
-Run = Callable[[], Any]
 
 
 @pytest.fixture(scope="session")
@@ -36,25 +34,12 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def _finish() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _timed(run: Run) -> float:
-    _finish()
-    start = time.perf_counter()
-    run()
-    _finish()
-    return time.perf_counter() - start
-
-
 @pytest.fixture
 def compare(benchmark, request):
     """Times ``ours`` against ``peers`` in turns; ``bytes_moved``: each input read once, each output written once."""
 
     def run(*, ours: Run, bytes_moved: int, iterations: int = 1, rounds: int = ROUNDS, **peers: Run) -> None:
-        repeated = {name: _repeat(peer, iterations) for name, peer in {**peers, "ours": ours}.items()}
+        repeated = {name: repeat(peer, iterations) for name, peer in {**peers, "ours": ours}.items()}
         for contender in repeated.values():  # compile, fill caches
             contender()
             contender()
@@ -62,10 +47,10 @@ def compare(benchmark, request):
 
         def round_of_peers() -> None:
             for name, past in times.items():
-                past.append(_timed(repeated[name]))
-            _finish()
+                past.append(timed(repeated[name]))
+            finish()
 
-        benchmark.pedantic(lambda: (repeated["ours"](), _finish()), setup=round_of_peers, rounds=rounds)
+        benchmark.pedantic(lambda: (repeated["ours"](), finish()), setup=round_of_peers, rounds=rounds)
         times["ours"] = list(benchmark.stats.stats.data)
         benchmark.extra_info.update(
             bytes_moved=bytes_moved,
@@ -78,20 +63,3 @@ def compare(benchmark, request):
         )
 
     return run
-
-
-def _repeat(run: Run, iterations: int) -> Run:
-    if iterations == 1:
-        return run
-
-    def many() -> None:
-        for _ in range(iterations):
-            run()
-
-    return many
-
-
-def forward_backward(fn: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Run:
-    """``fn``, which returns a scalar, and the gradients of those inputs that require one."""
-    learners = [x for x in inputs if x.requires_grad]
-    return lambda: torch.autograd.grad(fn(*inputs), learners)
