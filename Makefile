@@ -2,7 +2,7 @@
 # make test     the tests, Python and C++
 # make lint     ruff, clang-format, mypy          make format    let ruff and clang-format rewrite the files
 # make bench    the benchmarks                    make fuzz      wrong arguments for a minute: errors, never a crash
-# make docs     the manual, into build/docs       make wheel     a wheel in dist/, checked
+# make docs     the manual, into build/docs       make wheel     dist/: sources and a wheel of them, checked
 # make test-hosts, make test-torch-versions       in environments of their own (several GB for the second)
 # make gpu-check STAGE=build|test|sanitize|bench|reproduce       one part each of GPU_CHECK, on a machine with a GPU
 #
@@ -13,6 +13,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 JOBS ?= $(shell nproc)
 STAGE ?= build
+DIST ?= dist
 GPU_CHECK ?= build/gpu-check.json
 ARGS ?=
 # numbers alone are asked of nuScenes' evaluator, which works with NumPy 2 but would not be installed with it
@@ -61,10 +62,14 @@ format: $(TOOLS)
 docs: $(TOOLS)
 	$(RUN) -m sphinx -W --keep-going -b html docs build/docs
 
-wheel: $(READY)-dev
-	rm -rf dist
-	$(RUN) -m build
-	$(RUN) tools/check_wheel.py dist/*.whl
+# The wheel is built from the unpacked source distribution, without a network where the system can take it away.
+wheel: $(READY)-build
+	rm -rf $(DIST) build/wheel
+	$$(unshare -rn true 2>/dev/null && echo unshare -rn) $(RUN) -m build --no-isolation --outdir build/wheel $(if $(VENV),,--skip-dependency-check)
+	$(RUN) -m auditwheel repair --patcher none --exclude libgomp.so.1 --wheel-dir $(DIST) build/wheel/*.whl
+	mv build/wheel/*.tar.gz $(DIST)
+	$(RUN) tools/check_sdist.py $(DIST)/*.tar.gz
+	$(RUN) tools/check_wheel.py $(if $(findstring PYDISTILL_RELEASE=ON,$(CMAKE_ARGS)),--release) $(ARGS) $(DIST)/*.whl
 
 fuzz: $(READY)-dev
 	$(RUN) tools/fuzz.py $(ARGS)
@@ -85,7 +90,7 @@ clean:
 	rm -rf build dist pydistill/_cpu_*.so pydistill/_cuda*.so
 
 ifeq ($(VENV),)
-$(READY)-torch:
+$(READY)-torch $(READY)-build:
 	mkdir -p $(@D) && touch $@
 
 $(READY)-train $(READY)-dev: $(SOURCES)
@@ -96,6 +101,10 @@ else
 $(READY)-torch:
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install $(TORCH) numpy $(foreach r,$(BUILD_REQUIRES),'$r')
+	touch $@
+
+$(READY)-build: $(READY)-torch
+	$(RUN) -m pip install build auditwheel
 	touch $@
 
 $(READY)-train: $(READY)-torch $(SOURCES)
