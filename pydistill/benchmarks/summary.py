@@ -27,11 +27,7 @@ def rows(run: dict[str, Any]) -> list[list[str]]:
                 f"{ours:.3g}",
                 ", ".join(f"{k} {v:.3g} ({v / ours:.2f}x)" for k, v in peers.items()),
                 f"{moved:.3g} MB, {moved / ours:.3g} GB/s"
-                + (
-                    f"; allocated at the peak, in MB: {peaks}, {info['gradients_mb']:.3g} of it gradients"
-                    if peaks
-                    else ""
-                ),
+                + (f"; allocated at the peak, in MB: {peaks}" if peaks else ""),
             ]
         )
     return table
@@ -41,10 +37,11 @@ def main(path: str) -> None:
     """Prints the table of one file."""
     run = json.loads(Path(path).read_text())
     cpu = run["machine_info"]["cpu"]
-    first = run["benchmarks"][0]["extra_info"]
-    load = first["load_before"]
-    print(f"# {first['device'] if first['device'] != 'cpu' else cpu['brand_raw']}, {cpu['count']} cores\n")
-    print(f"{run['datetime'][:10]}, torch {first['torch']}, Python {run['machine_info']['python_version']}.")
+    load = run["machine"]["load_before"]
+    print(
+        f"# {run['machine']['device'] if run['machine']['device'] != 'cpu' else cpu['brand_raw']}, {cpu['count']} cores\n"
+    )
+    print(f"{run['datetime'][:10]}, torch {run['machine']['torch']}, Python {run['machine_info']['python_version']}.")
     print(f"Load before: {load}" + ("" if load < QUIET else " (not idle: do not quote)") + ".")
     print("`make bench`, then `python -m pydistill.benchmarks.summary build/benchmarks.json`.")
     print("Milliseconds, minimum of interleaved rounds; in brackets the peer's time over ours.\n")
