@@ -8,6 +8,8 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+__all__ = ["Adapter"]
+
 Kind = Literal["1x1", "3x3", "linear"]
 
 

@@ -13,7 +13,7 @@ from pydistill.adapters import adapt, build_adapters
 from pydistill.schedule import Term
 from pydistill.taps import Taps, tensors
 
-__all__ = ["Distilled", "Distiller", "Term"]
+__all__ = ["Distilled", "Distiller"]
 
 _FORGOTTEN_STEPS = 16
 """Parameter updates without ``advance()`` after which a schedule that waits for a step is taken for a mistake."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from pydistill.ops import integral
 
+__all__ = ["DistributionHead"]
+
 Layer = nn.Conv2d | nn.Linear
 
 

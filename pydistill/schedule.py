@@ -9,6 +9,8 @@ from torch import nn
 
 from pydistill.adapters import Adapter
 
+__all__ = ["Schedule", "Term"]
+
 Paths = str | Sequence[str]
 AdapterLike = Adapter | nn.Module | None
 

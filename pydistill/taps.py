@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
+__all__ = ["Taps"]
+
 
 class Taps:
     """Records what the modules at ``paths`` return during a forward.

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pydistill.distiller import Distiller, Term
+from pydistill.distiller import Distiller
 from pydistill.losses.sad import SADLoss
 from pydistill.recipes.lanes.enet import ENetSAD
 from pydistill.recipes.lanes.resnet import ResNetSAD
+from pydistill.schedule import Term
 
 SIZE = (32, 64)
 NETWORKS = {

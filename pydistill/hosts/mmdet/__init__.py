@@ -35,8 +35,6 @@ from pydistill.hosts.mmdet.match_costs import (
 )
 
 __all__ = [
-    "MODELS",
-    "TASK_UTILS",
     "ATSSAssigner",
     "BBoxL1Cost",
     "BinaryFocalLossCost",

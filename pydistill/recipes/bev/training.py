@@ -11,7 +11,6 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.export import register_dataclass
 
-from pydistill.distiller import Term
 from pydistill.losses.unidistill import BEVPrediction, UniDistillLoss
 from pydistill.recipes.bev.config import BevConfig
 from pydistill.recipes.bev.data import Batch, BEVData
@@ -20,6 +19,7 @@ from pydistill.recipes.bev.network import BEVDetector
 from pydistill.recipes.bev.objective import detection_losses
 from pydistill.recipes.told import LossesOnly, Told
 from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint, scales
+from pydistill.schedule import Term
 
 _TERM = "bev"
 register_dataclass(BEVPrediction)  # the distiller looks for tensors in what a student returns

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from pydistill.distiller import Distiller, Term
+from pydistill.distiller import Distiller
 from pydistill.losses.ld import DensePrediction, LDLoss
 from pydistill.recipes.dense.anchors import grid_anchors, valid_anchors
 from pydistill.recipes.dense.config import DISTILLED, DenseConfig
@@ -19,6 +19,7 @@ from pydistill.recipes.dense.data import Batch, DenseData
 from pydistill.recipes.dense.evaluation import evaluate
 from pydistill.recipes.dense.network import DenseOutput, GFLDetector
 from pydistill.recipes.training import FREE, Row, TrainingLoop, export, make_optimizer, read_checkpoint
+from pydistill.schedule import Term
 
 __all__ = ["Objective", "Training", "build_model", "check_classes", "export", "load_student", "to_prediction"]
 

@@ -12,7 +12,6 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.export import register_dataclass
 
-from pydistill.distiller import Term
 from pydistill.losses.detr import DETRDistillLoss, SetPrediction, SetTargets
 from pydistill.losses.detr.presets import DETECTORS
 from pydistill.recipes.dense.data import Batch, DenseData
@@ -22,6 +21,7 @@ from pydistill.recipes.detr.lending import DetrOutput
 from pydistill.recipes.detr.models import build
 from pydistill.recipes.told import LossesOnly, Told
 from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint, scales
+from pydistill.schedule import Term
 
 _TERM = "detr"
 

@@ -13,7 +13,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from pydistill.distiller import Distiller, Term
+from pydistill.distiller import Distiller
 from pydistill.losses.lanes import LaneLoss
 from pydistill.losses.sad import SADLoss
 from pydistill.recipes.lanes.config import LaneConfig
@@ -22,6 +22,7 @@ from pydistill.recipes.lanes.enet import ENetSAD
 from pydistill.recipes.lanes.evaluation import evaluate
 from pydistill.recipes.lanes.resnet import ResNetSAD
 from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint
+from pydistill.schedule import Term
 
 LaneNet = ENetSAD | ResNetSAD
 
