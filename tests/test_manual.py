@@ -39,7 +39,7 @@ def fault(command, cli=None):
     if program == "make":
         verbs = re.search(r"^\.PHONY: (.*)", MAKEFILE, re.MULTILINE)[1].split()
         return next((w for w in words if "=" not in w and w not in verbs), None)
-    if program == "python" and words[:1] == ["-m"]:
+    if program == "python" and words[:1] == ["-m"] and words[1].startswith("pydistill"):
         return None if find_spec(words[1]) else words[1]
     if program == "python" and words and words[0].startswith(("tools/", "pydistill/", "benchmarks/")):
         return None if (ROOT / words[0]).exists() else words[0]

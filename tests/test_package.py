@@ -66,6 +66,12 @@ def test_version_is_written_once():
     assert written == ["_version.py"]
 
 
+def test_changelog_has_the_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## \[(.+)\] - (Unreleased|\d{4}-\d\d-\d\d)$", changelog, re.MULTILINE)
+    assert newest[1] == re.sub(r"\.dev\d+$", "", pydistill.__version__)
+
+
 def test_unknown_attribute():
     with pytest.raises(AttributeError, match="module 'pydistill' has no attribute 'nothing'"):
         _ = pydistill.nothing
