@@ -1,4 +1,8 @@
-"""softmax_kl, forward and backward: box sides of all locations, all of them and with weights on 2%, and class maps."""
+"""softmax_kl, forward and backward: box sides of all locations, all of them and with weights on 2%, and class maps.
+
+Operations: 17 a bin. Of both softmaxes a product, the maximum, a difference, an exponential, a sum and a product; of
+the divergence a difference, a product and a sum; of the gradient a difference and a product; the rest is of the rows.
+"""
 
 from functools import partial
 
@@ -6,15 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pydistill.benchmarks.timing import forward_backward
+from pydistill.benchmarks.cases import contenders, sides, times
+from pydistill.benchmarks.timing import rotate
 from pydistill.ops import softmax_kl
 
-ROWS, BINS = 106744, 17
+ROWS, BINS, A_BIN = 106744, 17, 17
 
 
-def logits(device, *shape):
+def logits(device, *shape, dtype=torch.float32):
     rng = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(shape, generator=rng).to(device) for _ in range(2))
+    student, teacher = (torch.randn(shape, generator=rng).to(device, dtype) for _ in range(2))
     return student.requires_grad_(), teacher
 
 
@@ -25,60 +30,63 @@ def torch_kl(student, teacher, *, temperature, dim=-1, weight=None):
     return (rows if weight is None else rows * weight).sum()
 
 
-def contenders(student, teacher, compiled=True, **options):
-    ours = partial(softmax_kl, bins="mean", reduction="sum", **options)
-    eager = partial(torch_kl, **options)
-    peers = {"eager": eager, "compiled": torch.compile(eager)} if compiled else {"eager": eager}
-    return {name: forward_backward(fn, student, teacher) for name, fn in {"ours": ours, **peers}.items()}
+def runs(student, teacher, *, temperature, dim=-1, weight=None, **options):
+    given = dict(temperature=temperature, dim=dim, weight=weight)
+    ours, eager = partial(softmax_kl, bins="mean", reduction="sum", **given), partial(torch_kl, **given)
+    return contenders(ours, eager, student, teacher, **options)
 
 
-def test_softmax_kl(compare, device):
-    """Floor: both inputs are read once and one gradient is written."""
-    student, teacher = logits(device, ROWS, BINS)
-    plain = student.detach()
+def test_rows(compare, device, scale):
+    """Floor: both inputs are read and one gradient is written."""
+    student, teacher = logits(device, times(scale, ROWS), BINS)
     compare(
-        **contenders(student, teacher, temperature=10.0),
-        floor=lambda: plain + teacher,
+        **runs(student, teacher, temperature=10.0),
+        floor=rotate(torch.add, student.detach(), teacher),
         bytes_moved=4 * 3 * student.numel(),
+        operations=A_BIN * student.numel(),
     )
 
 
-def test_softmax_kl_few_weighted_rows(compare, device):
+def test_few_weighted_rows(compare, device, scale):
     """Floor: the gradient is filled with zeros."""
-    student, teacher = logits(device, ROWS, BINS)
-    weight = (torch.rand(ROWS, generator=torch.Generator().manual_seed(1)) < 0.02).float().to(device)
+    student, teacher = logits(device, times(scale, ROWS), BINS)
+    weight = (torch.rand(len(student), generator=torch.Generator().manual_seed(1)) < 0.02).float().to(device)
     compare(
-        **contenders(student, teacher, temperature=10.0, weight=weight),
-        floor=lambda: torch.zeros_like(teacher),
+        **runs(student, teacher, temperature=10.0, weight=weight),
+        floor=rotate(torch.zeros_like, teacher),
         bytes_moved=4 * student.numel(),
+        operations=A_BIN * student.numel() // 50,
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_softmax_kl_half(compare, device, dtype):
-    student, teacher = (x.detach().to(dtype) for x in logits(device, ROWS, BINS))
-    student.requires_grad_()
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float16, 0.02), (torch.bfloat16, 0.1)], ids=["float16", "bfloat16"]
+)
+def test_half(compare, device, scale, dtype, tolerance):
+    student, teacher = logits(device, times(scale, ROWS), BINS, dtype=getattr(torch, dtype))
     compare(
-        **contenders(student, teacher, compiled=False, temperature=10.0),
-        floor=lambda: student.detach() + teacher,
+        **runs(student, teacher, compiled=False, tolerance=tolerance, temperature=10.0),
+        floor=rotate(torch.add, student.detach(), teacher),
         bytes_moved=2 * 3 * student.numel(),
+        operations=A_BIN * student.numel(),
     )
 
 
-def test_softmax_kl_class_map(compare, device):
+def test_class_map(compare, device, scale):
     """80 class logits at each location, as a head leaves them: (N, C, H, W)."""
-    student, teacher = logits(device, 2, 80, 100, 168)
+    student, teacher = logits(device, 2, 80, *sides(scale, 100, 168))
     compare(
-        **contenders(student, teacher, temperature=2.0, dim=1),
-        floor=lambda: student.detach() + teacher,
+        **runs(student, teacher, temperature=2.0, dim=1),
+        floor=rotate(torch.add, student.detach(), teacher),
         bytes_moved=4 * 3 * student.numel(),
+        operations=A_BIN * student.numel(),
     )
 
 
-def test_softmax_kl_call_overhead(compare, device):
+def test_call_overhead(compare, device):
     student, teacher = logits(device, 64, BINS)
     compare(
-        **contenders(student, teacher, compiled=False, temperature=10.0),
+        **runs(student, teacher, compiled=False, copies=1, temperature=10.0),
         bytes_moved=4 * 3 * student.numel(),
         iterations=200,
     )

@@ -21,13 +21,16 @@ SLEEP_CYCLES = 20_000_000  # of the GPU, about 0.01 s: the launches queue up beh
 
 
 def forward_backward(fn: Callable[..., Tensor], *inputs: Any, copies: int | None = None) -> Run:
-    """``fn``, which returns a scalar, and the gradients of those inputs that require one; inputs as in ``rotate``."""
+    """``fn``, which returns a scalar, and the gradients of those inputs that require one and that it uses.
+
+    Inputs are copied as in ``rotate``.
+    """
     sets = [(some, [x for x in tensors_in(some) if x.requires_grad]) for some in copies_of(inputs, copies)]
     turns = itertools.cycle(sets)
 
-    def run() -> tuple[Tensor, ...]:
+    def run() -> tuple[Tensor | None, ...]:
         some, learners = next(turns)
-        return torch.autograd.grad(fn(*some), learners)
+        return torch.autograd.grad(fn(*some), learners, allow_unused=True)
 
     return run
 
