@@ -1,54 +1,52 @@
-"""assign_atss and the valuable localization region: 2 images of 800 x 1344, 22400 anchors, 20 boxes each."""
+"""assign_atss alone, and with the valuable localization region between its thresholds, as LD needs both.
 
-import torch
+Two images, 22400 anchors, 20 boxes each. Operations a pair of anchor and box: 8 of its distance, root and comparison,
+for the region 40 of IoU, DIoU and the two comparisons; the few candidates' overlaps are left out.
+"""
 
+from pydistill.benchmarks.cases import contenders
+from pydistill.benchmarks.dense_scene import BOXES, IMAGES, picture
+from pydistill.benchmarks.timing import rotate
 from pydistill.ops import assign_atss, valuable_localization_region
 from pydistill.ops.assign_atss import assign_atss_reference
 from pydistill.ops.valuable_localization_region import valuable_localization_region_reference
 
-HEIGHT, WIDTH, STRIDES, IMAGES, BOXES = 800, 1344, (8, 16, 32, 64, 128), 2, 20
+
+def assigned(assign, sizes):
+    return lambda anchors, boxes, counts: [*assign(anchors, sizes, boxes, counts)]
 
 
-def picture(device):
-    """Square anchors of side 8 strides, and boxes of 16 to 500 pixels."""
-    levels = []
-    for stride in STRIDES:
-        y, x = torch.meshgrid(torch.arange(0, HEIGHT, stride), torch.arange(0, WIDTH, stride), indexing="ij")
-        centre = torch.stack([x, y], -1).reshape(-1, 2).float()
-        levels.append(torch.cat([centre - 4 * stride, centre + 4 * stride], 1))
-    rng = torch.Generator().manual_seed(0)
-    sides = 16 * (500 / 16) ** torch.rand(IMAGES, BOXES, 2, generator=rng)
-    corner = torch.rand(IMAGES, BOXES, 2, generator=rng) * (torch.tensor([WIDTH, HEIGHT]) - sides)
-    boxes, counts = torch.cat([corner, corner + sides], -1), torch.full((IMAGES,), BOXES)
-    return torch.cat(levels).to(device), [len(level) for level in levels], boxes.to(device), counts.to(device)
-
-
-def both(assign, region):
-    """The assignment, then the region between its thresholds."""
-
-    def run(anchors, sizes, boxes, counts):
-        assigned = assign(anchors, sizes, boxes, counts)
-        return assigned, region(anchors, boxes, counts, assigned.threshold)
+def with_region(assign, region, sizes):
+    def run(anchors, boxes, counts):
+        found = assign(anchors, sizes, boxes, counts)
+        return [*found, region(anchors, boxes, counts, found.threshold)]
 
     return run
 
 
-def test_assign_atss_and_region(compare, device):
-    """The floor reads the anchors once per image and stage and writes index, IoU and weight: it finds no neighbour.
+def test_assign(compare, device, scale):
+    """Floor: the anchors read once per image, index and IoU written: it finds no neighbour.
 
     The reference asks for each image's count, on which torch.compile breaks its graph.
     """
-    inputs = picture(device)
-    anchors = inputs[0]
-    reference = both(assign_atss_reference, valuable_localization_region_reference)
-    ours = both(assign_atss, valuable_localization_region)
-    compiled = torch.compile(reference)
-    for got, want in zip(ours(*inputs)[0], reference(*inputs)[0]):
-        torch.testing.assert_close(got, want)
+    anchors, sizes, boxes, counts = picture(device, scale)
+    ours, eager = (assigned(fn, sizes) for fn in (assign_atss, assign_atss_reference))
     compare(
-        ours=lambda: ours(*inputs),
-        eager=lambda: reference(*inputs),
-        compiled=lambda: compiled(*inputs),
-        floor=lambda: [(anchors.sum(1), anchors.sum(1), anchors.long().sum(1)) for _ in range(IMAGES)],
+        **contenders(ours, eager, anchors, boxes, counts),
+        floor=rotate(lambda a: [(a.sum(1), a.sum(1).long()) for _ in range(IMAGES)], anchors),
+        bytes_moved=IMAGES * len(anchors) * (16 + 8 + 4),
+        operations=8 * IMAGES * BOXES * len(anchors),
+    )
+
+
+def test_assign_and_region(compare, device, scale):
+    """Floor: the anchors read once per image and stage, index, IoU and weight written: it finds no neighbour."""
+    anchors, sizes, boxes, counts = picture(device, scale)
+    ours = with_region(assign_atss, valuable_localization_region, sizes)
+    eager = with_region(assign_atss_reference, valuable_localization_region_reference, sizes)
+    compare(
+        **contenders(ours, eager, anchors, boxes, counts),
+        floor=rotate(lambda a: [(a.sum(1), a.sum(1), a.sum(1).long()) for _ in range(IMAGES)], anchors),
         bytes_moved=IMAGES * len(anchors) * (3 * 16 + 8 + 4 + 4),
+        operations=(8 + 40) * IMAGES * BOXES * len(anchors),
     )
