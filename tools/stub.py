@@ -52,11 +52,15 @@ def declaration(name: str) -> tuple[list[tuple[str, str]], str]:
     return [(p.rsplit(" ", 1)[1], p.rsplit(" ", 1)[0]) for p in parameters], found[1]
 
 
+def kernels() -> list[str]:
+    """The names that csrc/ops/functions.h lists."""
+    return re.findall(r"\bX\((\w+)\)", (CSRC / "ops" / "functions.h").read_text())
+
+
 def functions() -> list[str]:
     """The names that csrc/python/module.cpp binds: kernels first, then sizes."""
     module = (CSRC / "python" / "module.cpp").read_text()
-    kernels = re.findall(r"\bX\((\w+)\)", module[: module.index("clang-format on")])
-    return kernels + re.findall(r'm\.def\("(\w+)", \1<Device>\)', module)
+    return kernels() + re.findall(r'm\.def\("(\w+)", \1<Device>\)', module)
 
 
 def stub() -> str:

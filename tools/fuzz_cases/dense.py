@@ -71,11 +71,17 @@ def _distribution_focal_loss(rng: Random) -> Arguments:
 def _pairwise_iou(rng: Random) -> Arguments:
     aligned = rng.random() < 0.5
     mode = rng.choice(["iou", "iof", "giou", "diou", "ciou", "diou_released"])
-    return {"a": boxes(5), "b": boxes(5 if aligned else 3), "mode": mode, "aligned": aligned, "eps": 1e-6}
+    return {
+        "a": boxes(5).requires_grad_(),
+        "b": boxes(5 if aligned else 3).requires_grad_(),
+        "mode": mode,
+        "aligned": aligned,
+        "eps": 1e-6,
+    }
 
 
 def _box_iou(rng: Random) -> Arguments:
-    return {"boxes1": boxes(5), "boxes2": boxes(3)}
+    return {"boxes1": boxes(5).requires_grad_(rng.random() < 0.5), "boxes2": boxes(3)}
 
 
 def _box_loss(rng: Random) -> Arguments:
