@@ -83,7 +83,7 @@ void linear_sum_assignment(const Context& context, const TensorView& cost, const
                                    largest,
                                    own ? nullptr : workspace.ptr<std::byte>(),
                                    bytes};
-    if (longer <= 128) return Device::short_rows(context, n, std::max<int64_t>(longer, 65), body, bytes);  // a warp
+    if (longer <= 128 && bytes <= Device::kWarpBytes) return Device::warp_rows(context, n, longer, body, bytes);
     Device::rows(context, n, 2 * shorter * longer, body, own ? bytes : 0);
   });
 }

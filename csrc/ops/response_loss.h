@@ -9,8 +9,8 @@ namespace pydistill {
 
 namespace response {
 
-constexpr int kPixels = 32;   // of a tile: boxes cover few
-constexpr int kWidth = 1024;  // of a row to a GPU: a warp each
+constexpr int kPixels = 32;  // of a tile: boxes cover few
+constexpr int kCost = 1024;  // of a tile, roughly: most touch only the region
 
 struct Heads {  // (B, c_i, H, W) each, those of the classes first
   const TensorList &student, &teacher;
@@ -133,8 +133,7 @@ void response_loss(const Context& context, const TensorView& region, const Tenso
         check::buffer(op, "partial", partial, {3, rows}, kind_of<A>, region);
         check::buffer(op, "losses", losses, {2}, kind_of<A>, region);
         check::buffer(op, "factor", factor, {}, kind_of<A>, region);
-        Device::short_rows(context, rows, response::kWidth, Body{in, partial.ptr<A>(), rows},
-                           Body::bytes(in.tiles.size));
+        Device::warp_rows(context, rows, response::kCost, Body{in, partial.ptr<A>(), rows}, Body::bytes(in.tiles.size));
         Device::rows(context, 1, 3 * rows,
                      math::ResponseTotal<A>{partial.ptr<A>(), normalizer.ptr<A>(), losses.ptr<A>(), factor.ptr<A>(),
                                             int(rows), A(1) / A(in.numbers < 1 ? 1 : in.numbers), A(eps)});
@@ -158,10 +157,10 @@ void response_loss_backward(const Context& context, const TensorView& dlosses, c
         check::buffer(op, "factor", factor, {}, kind_of<A>, region);
         response::inside(op, memory, dstudent);
         zeros<Device>(context, op, memory);
-        Device::short_rows(context, response_tiles<Device>(region.size(0), region.size(1) * region.size(2)),
-                           response::kWidth,
-                           Body{in, dlosses.ptr<A>(), factor.ptr<A>(), A(1) / A(in.numbers < 1 ? 1 : in.numbers)},
-                           Body::bytes(in.tiles.size));
+        Device::warp_rows(context, response_tiles<Device>(region.size(0), region.size(1) * region.size(2)),
+                          response::kCost,
+                          Body{in, dlosses.ptr<A>(), factor.ptr<A>(), A(1) / A(in.numbers < 1 ? 1 : in.numbers)},
+                          Body::bytes(in.tiles.size));
       });
 }
 
