@@ -46,7 +46,8 @@ test: $(READY)-dev
 	ctest --test-dir build/tests --output-on-failure --parallel $(JOBS)
 
 bench: $(READY)-dev
-	$(RUN) -m pytest pydistill/benchmarks --benchmark-json=build/benchmarks.json $(ARGS)
+	$(RUN) -m pytest -q pydistill/benchmarks --benchmark-json=build/benchmarks.json $(ARGS)
+	$(RUN) -m pydistill.benchmarks.summary build/benchmarks.json
 
 lint: $(TOOLS)
 	$(RUN) -m ruff check .

@@ -1,12 +1,13 @@
-"""The command line: ``pydistill demo`` and ``pydistill info``.
+"""The command line: ``pydistill demo``, ``pydistill bench``, ``pydistill info`` and the recipes' commands.
 
-``info`` works with the core installation; the other commands need ``pip install 'pydistill[train]'``.
+``info`` works with the core installation, ``bench`` needs ``pip install 'pydistill[bench]'``, the other commands
+``pip install 'pydistill[train]'``.
 """
 
 import sys
 from importlib.util import find_spec
 
-_ADVICE = "pydistill: expected the extra `train` for this command, not installed here; pip install 'pydistill[train]'"
+_ADVICE = "pydistill: expected the extra `{0}` for this command, not installed here; pip install 'pydistill[{0}]'"
 
 
 def main() -> None:
@@ -20,4 +21,5 @@ def main() -> None:
 
         info()
     else:
-        sys.exit(f"usage: pydistill info\n{_ADVICE}")
+        extra = "bench" if sys.argv[1:2] == ["bench"] else "train"
+        sys.exit(f"usage: pydistill info\n{_ADVICE.format(extra)}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pydistill import bev_commands, dense_commands, detr_commands, lane_commands
+from pydistill import bench_command, bev_commands, dense_commands, detr_commands, lane_commands
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Fused losses for knowledge distillation in dense vision."
@@ -58,6 +58,9 @@ def demo(
         print(failure, file=sys.stderr)
     print(f"report: {report.resolve()}")
     sys.exit(1 if failures else 0)
+
+
+app.command()(bench_command.bench)
 
 
 def _group(help: str) -> typer.Typer:

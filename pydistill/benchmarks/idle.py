@@ -16,8 +16,12 @@ class Watch:
         self.begin, self.before = time.monotonic(), _others()
 
     def cores(self) -> float:
-        """How many cores others, on this machine or its host, have kept busy on average."""
-        return max(0.0, _others() - self.before) / max(time.monotonic() - self.begin, 1e-9)
+        """How many cores others, on this machine or its host, have kept busy on average.
+
+        A clock tick for each core, and one, are taken off: the kernel counts whole ticks.
+        """
+        used = _others() - self.before - TICK * ((os.cpu_count() or 1) + 1)
+        return max(0.0, used) / max(time.monotonic() - self.begin, TICK)
 
 
 def _others() -> float:

@@ -63,7 +63,7 @@ def test_few_weighted_rows(compare, device, scale):
     "dtype, tolerance", [(torch.float16, 0.02), (torch.bfloat16, 0.1)], ids=["float16", "bfloat16"]
 )
 def test_half(compare, device, scale, dtype, tolerance):
-    student, teacher = logits(device, times(scale, ROWS), BINS, dtype=getattr(torch, dtype))
+    student, teacher = logits(device, times(scale, ROWS), BINS, dtype=dtype)
     compare(
         **runs(student, teacher, compiled=False, tolerance=tolerance, temperature=10.0),
         floor=rotate(torch.add, student.detach(), teacher),

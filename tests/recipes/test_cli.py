@@ -21,10 +21,11 @@ def test_info_without_typer(monkeypatch, capsys):
     assert "torch" in capsys.readouterr().out
 
 
-def test_demo_without_typer(monkeypatch):
+@pytest.mark.parametrize("command, extra", [("demo", "train"), ("bench", "bench")])
+def test_command_without_typer(monkeypatch, command, extra):
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "argv", ["pydistill", "demo"])
-    with pytest.raises(SystemExit, match=r"pip install 'pydistill\[train\]'"):
+    monkeypatch.setattr(sys, "argv", ["pydistill", command])
+    with pytest.raises(SystemExit, match=rf"pip install 'pydistill\[{extra}\]'"):
         cli.main()
 
 

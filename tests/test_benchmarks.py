@@ -1,0 +1,302 @@
+"""The benchmarks' own arithmetic, on made-up times and a made-up machine, and ``pydistill bench`` from end to end."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from pydistill import _extra
+from pydistill.benchmarks import cache, idle, summary, table, timing
+
+pytest.importorskip("pytest_benchmark", reason="needs pip install 'pydistill[bench]'")
+ROOT = Path(__file__).resolve().parents[1]
+PROBE = {"copy_gb_s": 10.0, "latency_us": 2.0, "operations_gflop_s": 50.0}
+
+
+def case(name="rows", suite="kl", **info):
+    """One case of pytest-benchmark's JSON: ours 2 ms, eager 8 ms, 10 MB, nothing counted."""
+    times = info.pop("times", {"ours": 2.0, "eager": 8.0})
+    found = dict(
+        scale=1, threads=1, bytes_moved=10_000_000, operations=None, others_cpu=0.0,
+        minimum_ms=times, median_ms=times, wall_ms=times, memory_mb={"ours": 1.0, "eager": 3.0},
+    )  # fmt: skip
+    return {"fullname": f"a/b/test_{suite}.py::test_{name}", "name": f"test_{name}", "extra_info": {**found, **info}}
+
+
+def run_of(*cases, **machine):
+    found = dict(
+        device="cpu", torch="2.13.0", cores=2, load_before=0.1, load_after=1.0, others_before=0.01, others_on_gpu=0,
+        probes={"1": PROBE},
+    )  # fmt: skip
+    info = {"cpu": {"brand_raw": "Some CPU"}, "machine": "x86_64", "python_version": "3.11.7"}
+    return {
+        "machine": {**found, **machine},
+        "machine_info": info,
+        "datetime": "2026-11-22T01:02:03",
+        "benchmarks": [*cases],
+    }
+
+
+@pytest.mark.parametrize(
+    "info, floor",
+    [
+        ({"times": {"ours": 2.0, "floor": 0.5}}, 0.5),  # its own, even where copying takes longer
+        ({}, 1.0),  # 10 MB at 10 GB/s
+        ({"operations": 100_000_000}, 2.0),  # 0.1 Gop at 50 Gop/s
+        ({"operations": 1_000_000}, 1.0),
+        ({"bytes_moved": 100}, 0.002),  # a call
+    ],
+)
+def test_floor_and_its_share(info, floor):
+    row = summary.summarise([run_of(case(**info))])["rows"]["kl/rows"]
+    assert row["floor_ms"] == floor
+    assert row["share_of_floor"] == floor / 2
+
+
+def test_floor_is_that_of_the_number_of_threads():
+    run = run_of(case(threads=2), probes={"1": PROBE, "2": {**PROBE, "copy_gb_s": 20.0}})
+    assert summary.summarise([run])["rows"]["kl/rows@2"]["floor_ms"] == 0.5
+
+
+def test_wall_time_is_told_on_a_gpu():
+    of_gpu = summary.summarise([run_of(case(wall_ms={"ours": 3.0}), device="H200")])
+    assert of_gpu["machine"]["name"] == "H200"
+    assert of_gpu["rows"]["kl/rows"]["wall_ms"] == {"ours": 3.0}
+    assert table.cells(of_gpu)[0][1] == "2 (wall 3)"
+    assert "wall_ms" not in summary.summarise([run_of(case())])["rows"]["kl/rows"]
+
+
+@pytest.mark.parametrize(
+    "run, reasons",
+    [
+        (run_of(case(others_cpu=0.09)), []),  # of two cores a tenth is quiet
+        (run_of(case(others_cpu=0.11)), ["others used 0.11 cores during kl/rows"]),
+        (run_of(case(others_cpu=0.11), cores=16), []),
+        (run_of(case(), others_before=1.5), ["others used 1.5 cores before the first case"]),
+        (run_of(case(), load_before=3.0), []),  # of what has ended
+        (run_of(case(), others_on_gpu=2), ["2 other processes were on the GPU"]),
+    ],
+)
+def test_validity(run, reasons):
+    quiet = run_of(case("others"), cores=run["machine"]["cores"])
+    for runs in ([run], [quiet, run], [run, quiet]):  # each piece counts
+        machine = summary.summarise(runs)["machine"]
+        assert machine["reasons"] == reasons
+        assert machine["valid"] == (not reasons)
+        assert ("DO NOT QUOTE" in table.validity(machine)) == bool(reasons)
+
+
+def test_many_reasons_are_counted():
+    machine = summary.summarise([run_of(*(case(f"c{i}", others_cpu=1.0) for i in range(5)))])["machine"]
+    assert table.validity(machine).endswith("others used 1 cores during kl/c2; and 2 more.")
+
+
+def test_pieces_merge():
+    faster = {"1": {"copy_gb_s": 12.0, "latency_us": 1.0, "operations_gflop_s": 40.0}}
+    again = case(times={"ours": 1.0, "eager": 8.0})
+    merged = summary.summarise([run_of(case(), case("b")), run_of(again, case("c"), probes=faster), run_of()], "mine")
+    machine = merged["machine"]
+    assert list(merged["rows"]) == ["kl/rows", "kl/b", "kl/c"]
+    assert merged["rows"]["kl/rows"]["minimum_ms"]["ours"] == 1.0
+    assert (machine["copy_gb_s"], machine["latency_us"]) == ({"1": 12.0}, 1.0)
+    assert machine["operations_gflop_s"] == {"1": 50.0}
+    assert machine["name"] == "mine"
+    with pytest.raises(ValueError, match="expected runs with one torch, got .'2.13.0', '2.6.0'."):
+        summary.summarise([run_of(case()), run_of(case(), torch="2.6.0")])
+    with pytest.raises(ValueError, match="expected runs with a case, got none"):
+        summary.summarise([run_of()])
+
+
+def test_summary_is_written_with_its_table(tmp_path):
+    for i, name in enumerate(("a", "b")):
+        (tmp_path / f"{i}.json").write_text(json.dumps(run_of(case(name))))
+    output = tmp_path / "results" / "epyc.json"
+    summary.main([str(tmp_path / "0.json"), str(tmp_path / "1.json"), "--name", "AMD", "-o", str(output)])
+    assert list(json.loads(output.read_text())["rows"]) == ["kl/a", "kl/b"]
+    page = output.with_suffix(".md").read_text()
+    assert page.startswith("# AMD\n\n2026-11-22, torch 2.13.0, Python 3.11.7. 1 thread: copies 10 GB/s")
+    assert "The machine was idle." in page
+    assert "| kl/b | 2 | eager 8 (4.00x) | 1 | 50% | 5 | 1, 3 |" in page
+
+
+def test_compare_names_what_moved(tmp_path, capsys):
+    old = summary.summarise([run_of(case("a"), case("b"), case("gone"))])
+    new = [case("a", times={"ours": 2.1, "eager": 8.0}), case("b", times={"ours": 1.0, "eager": 8.0}), case("fresh")]
+    assert summary.compare(old, old) == []
+    said = ["kl/gone: only in the old", "kl/fresh: only in the new", "kl/b: eager over ours was 4.00, is 8.00"]
+    assert summary.compare(old, summary.summarise([run_of(*new)])) == said
+    disturbed = summary.summarise([run_of(*new, others_before=1.0)])
+    for name, content in (("old", old), ("new", disturbed)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    summary.main(["compare", str(tmp_path / "old.json"), str(tmp_path / "new.json")])
+    assert capsys.readouterr().out.splitlines() == ["the new run does not count", *said]
+
+
+@pytest.mark.parametrize("cache_bytes, expected", [(100, 1), (1200, 2), (1201, 3), (10**9, 8)])
+def test_copies_exceed_twice_the_cache(monkeypatch, cache_bytes, expected):
+    monkeypatch.setattr(timing, "cache_bytes", lambda: cache_bytes)
+    x = torch.rand(2, 3, 5, 5).to(memory_format=torch.channels_last).requires_grad_()  # 600 bytes
+    pair = torch.rand(2, 75)[:, ::2][:, :25], torch.rand(20, 5).t()  # 200 and 400 bytes: views with their strides
+    sets = timing.copies_of(([x], {"pair": pair}))
+    assert len(sets) == expected
+    tensors = [[*timing.tensors_in(some)] for some in sets]
+    assert len({y.data_ptr() for some in tensors for y in some}) == 3 * expected
+    for some in tensors:
+        for copied, original in zip(some, tensors[0]):
+            assert torch.equal(copied, original)
+            assert (copied.stride(), copied.requires_grad) == (original.stride(), original.requires_grad)
+    assert len(timing.copies_of((x,), copies=1)) == 1
+
+
+def test_runs_take_turns(monkeypatch):
+    monkeypatch.setattr(timing, "cache_bytes", lambda: 24)
+
+    @dataclass
+    class Pair:
+        a: torch.Tensor
+        b: torch.Tensor
+
+    pair = Pair(torch.ones(2, requires_grad=True), torch.full((2,), 3.0))
+    seen = []
+
+    def product(pair):
+        seen.append(pair.a.data_ptr())
+        return (pair.a * pair.b).sum()
+
+    run = timing.forward_backward(product, pair)
+    for _ in range(6):
+        (gradient,) = run()
+        assert gradient.tolist() == [3.0, 3.0]
+    assert seen[:3] == seen[3:] and len(set(seen)) == 3
+    seen.clear()
+    values = [timing.rotate(product, pair, copies=2)() for _ in range(2)]
+    assert [v.item() for v in values] == [6.0, 6.0]
+
+
+def test_warm_up_ends_when_it_gets_no_faster(monkeypatch):
+    for times, runs in (([9.0, 0.3, 0.1, 0.09, 0.01], 4), ([1.0, 1.1], 2), ([1 / 2**i for i in range(20)], 10)):
+        left = iter(times)
+        monkeypatch.setattr(timing, "wall_seconds", lambda run, left=left: next(left))
+        assert timing.warm_up(lambda: None) == times[runs - 1]
+        assert len([*left]) == len(times) - runs
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="counts what a CPU allocates")
+def test_peak_memory_counts_what_lives_at_once():
+    def run():
+        first = torch.empty(3 << 20, dtype=torch.uint8)
+        del first
+        kept = torch.empty(2 << 20, dtype=torch.uint8)
+        return kept, torch.empty(2 << 20, dtype=torch.uint8)
+
+    assert timing.peak_memory(run) == pytest.approx(4, abs=0.01)
+    assert timing.peak_memory(lambda: None) == 0
+
+
+def test_queue_of_launches():
+    assert [timing.queue_length(s) for s in (1e-6, 1e-3, 1.0)] == [50, 5, 1]
+
+
+def test_cache_is_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(cache, "CACHES", tmp_path)
+    assert cache.cache_bytes() == 32 << 20
+    for i, size in enumerate(("32K\n", "512K\n", "16M\n")):
+        (tmp_path / f"index{i}").mkdir()
+        (tmp_path / f"index{i}" / "size").write_text(size)
+    assert cache.cache_bytes() == 16 << 20
+
+
+def ticks(folder, total, **processes):
+    """A /proc: CPU ticks of all, and (parent, own ticks, ticks of children that have ended) of some processes."""
+    (folder / "stat").write_text(f"cpu {total - 30} 5 5 1000000 50 5 5 10 0 0\ncpu0 1 2 3\n")
+    for name, (parent, own, ended) in processes.items():
+        file = folder / name.removeprefix("p") / "stat"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"{name} (a) b) S {parent} {'0 ' * 9}{own} 0 {ended} 0 0 0")
+
+
+def test_watch_counts_others_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(idle, "PROC", tmp_path)
+    monkeypatch.setattr(idle.os, "getpid", lambda: 7)
+    monkeypatch.setattr(idle.os, "cpu_count", lambda: 2)
+    now = iter([0.0, 10.0, 20.0])
+    monkeypatch.setattr(idle.time, "monotonic", lambda: next(now))
+    processes = dict(p1=(0, 100, 0), p7=(1, 40, 10), p8=(7, 5, 0), p9=(8, 5, 0))
+    ticks(tmp_path, 1000, **processes)
+    watch = idle.Watch()
+    # 900 ticks in 10 s: 500 of ours, a child that ended, a grandchild that lives; 400 of others
+    ticks(tmp_path, 1900, p1=(0, 300, 0), p7=(1, 240, 110), p8=(7, 5, 0), p9=(8, 205, 0))
+    second = idle.TICK * 100
+    assert watch.cores() == pytest.approx((400 * second / 100 - 3 * idle.TICK) / 10)
+    ticks(tmp_path, 1000, **processes)
+    assert watch.cores() == 0  # nothing at all, less what clock ticks cannot tell
+
+
+def test_processes_on_the_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert idle.gpu_processes() == 0
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\n[ $1 = --query-compute-apps=pid ] && echo 12 && echo 345\n")
+    tool.chmod(0o755)
+    assert idle.gpu_processes() == 2
+
+
+def test_names_that_can_be_asked_for():
+    from pydistill.benchmarks import run
+
+    assert [file.name for file in run.chosen(["softmax_kl", "softmax_kl"])] == ["test_softmax_kl.py"]
+    assert run.chosen(["linear_sum_assignment"])
+    assert run.chosen([]) == sorted(run.suites().values())
+    with pytest.raises(ValueError, match="that `--list` shows, got softmaxkl; near it: softmax_kl"):
+        run.chosen(["softmaxkl"])
+
+
+def test_missing_extra(monkeypatch):
+    monkeypatch.setattr(_extra, "find_spec", lambda name: None if name == "pytest_benchmark" else object())
+    with pytest.raises(ImportError, match=r"pytest_benchmark, not installed here; pip install 'pydistill\[bench\]'"):
+        _extra.require_bench("bench")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """``pydistill bench softmax_kl`` on little data, from a folder whose pytest is configured otherwise."""
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    command = [sys.executable, "-m", "pydistill", "bench", "softmax_kl", "--rounds", "1", "--scale", "0.01"]
+    command += ["--skip", "compiled", "--plot", "a/plot.svg", "--json", "a/rows.json"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    environment["PYTHONPATH"] = str(ROOT)
+    return folder, subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_bench_writes_numbers(bench):
+    folder, process = bench
+    assert process.returncode == 0, process.stderr
+    found = json.loads((folder / "a" / "rows.json").read_text())
+    assert all(rate > 0 for rate in found["machine"]["copy_gb_s"].values())
+    for name, row in found["rows"].items():
+        assert {"ours", "eager"} <= set(row["minimum_ms"]) and "compiled" not in row["minimum_ms"]
+        assert all(0 < t < math.inf for t in row["minimum_ms"].values())
+        assert row["memory_mb"]["eager"] > row["memory_mb"]["ours"] > 0
+        assert row["op"] == "softmax_kl" and name.startswith("softmax_kl/")
+    assert found["machine"]["valid"] == (not found["machine"]["reasons"])
+
+
+def test_bench_prints_a_table_alone(bench):
+    _, process = bench
+    lines = process.stdout.splitlines()
+    assert lines[0].startswith("case ") and lines[1].startswith("softmax_kl/")
+    assert "The machine was idle." in lines[-1] or "DO NOT QUOTE" in lines[-1]
+    assert process.stderr == ""
+
+
+def test_bench_draws(bench):
+    plot = (bench[0] / "a" / "plot.svg").read_text()
+    assert "bandwidth" in plot and "roofline" in plot and "ours" in plot and "eager" in plot
