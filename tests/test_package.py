@@ -1,6 +1,5 @@
 """The package itself: what importing it costs, what `pydistill info` says, and the tools around the build."""
 
-import dataclasses
 import inspect
 import json
 import os
@@ -149,76 +148,6 @@ def test_makefile_has_the_build_requirements():
     makefile, project = (ROOT / "Makefile").read_text(), (ROOT / "pyproject.toml").read_text()
     installed = re.search(r"BUILD_REQUIRES := (.*)", makefile)[1].split()
     assert installed == json.loads(re.search(r"^requires = (\[.*\])", project, re.MULTILINE)[1])
-
-
-@pytest.mark.parametrize("offline", [False, True])
-def test_gpu_check_commands(offline):
-    gpu_check = tool("gpu_check")
-    build = {step.name: step for step in gpu_check.steps("build", offline)}
-    assert build["install"].env["PYDISTILL_CUDA"] == "1"
-    assert "native" in build["install"].env["CMAKE_ARGS"]
-    assert ("--no-deps" in build["install"].command) == offline
-    assert ("peer" in build) != offline
-    gpu, *sanitizers = gpu_check.steps("sanitize")
-    assert gpu.required
-    assert [step.command[:5] for step in sanitizers] == [
-        ["compute-sanitizer", "--error-exitcode", "9", "--tool", name]
-        for name in ("memcheck", "racecheck", "initcheck", "synccheck")
-    ]
-    assert all(step.env == {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} for step in sanitizers)
-    for stage in ("build", "test", "sanitize", "bench", "reproduce"):
-        for step in gpu_check.steps(stage, offline):
-            named = [part for part in step.command if part.startswith((str(ROOT), "tests", "benchmarks"))]
-            assert all((ROOT / part).exists() for part in named), step
-    with pytest.raises(ValueError, match="expected a stage of build, test"):
-        gpu_check.steps("everything")
-
-
-def test_gpu_check_merges_its_stages(tmp_path):
-    gpu_check, file = tool("gpu_check"), tmp_path / "folder" / "check.json"
-    gpu_check.merge(file, "build", {"ok": False})
-    gpu_check.merge(file, "test", {"ok": True})
-    gpu_check.merge(file, "build", {"ok": True, "steps": []})
-    assert json.loads(file.read_text()) == {"build": {"ok": True, "steps": []}, "test": {"ok": True}}
-    assert list(file.parent.iterdir()) == [file]
-
-
-def test_gpu_check_stage_notes_failures_and_time():
-    gpu_check = tool("gpu_check")
-    python = [sys.executable, "-c"]
-    good = gpu_check.Step("good", [*python, "import os; print(os.environ['PD_SAID'])"], {"PD_SAID": "here"})
-    bad = gpu_check.Step("bad", [*python, "raise SystemExit(3)"])
-    slow = gpu_check.Step("slow", [*python, "import time; print('begun'); time.sleep(60)"])
-    absent = gpu_check.Step("absent", ["no-such-command-anywhere"])
-
-    result = gpu_check.run_stage("test", [good, bad, absent, good])
-    assert [step["code"] for step in result["steps"]] == [0, 3, 127, 0]
-    assert not result["ok"]
-    assert result["steps"][0]["output"] == "here\n"
-    assert gpu_check.run_stage("test", [good])["ok"]
-    needed = dataclasses.replace(bad, required=True)
-    assert [step["code"] for step in gpu_check.run_stage("build", [needed, good])["steps"]] == [3, None]
-    stopped = gpu_check.run_stage("test", [slow, good], seconds=3)["steps"]
-    assert [step["code"] for step in stopped] == [124, None]
-    assert stopped[0]["output"] == "begun\n"
-    shared = gpu_check.run_stage("sanitize", [slow, good], seconds=6)["steps"]
-    assert [step["code"] for step in shared] == [124, 0]
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-@pytest.mark.parametrize("stage", ["test", "sanitize", "bench", "reproduce"])
-def test_gpu_check_without_a_gpu_fails_and_says_so(stage):
-    gpu_check = tool("gpu_check")
-    result = gpu_check.run_stage(stage, gpu_check.steps(stage))
-    assert not result["ok"]
-    assert "expected a GPU that torch can use, got none" in result["steps"][0]["output"]
-    assert [step["code"] for step in result["steps"]] == [1] + [None] * (len(result["steps"]) - 1)
-
-
-def test_gpu_check_summary():
-    row = {"fullname": "benchmarks/test_kl.py::ours", "extra_info": {"minimum_ms": {"ours": 1.5}}, "stats": {}}
-    expected = {"benchmarks/test_kl.py::ours": {"minimum_ms": {"ours": 1.5}}}
-    assert tool("gpu_check").summary({"benchmarks": [row]}) == expected
 
 
 def test_fuzz_knows_every_op():

@@ -1,12 +1,15 @@
 """What a machine with a GPU says about pydistill: one stage a call, each writes its part of one JSON file.
 
-    python tools/gpu_check.py build|test|sanitize|bench|reproduce [--out FILE] [--offline] [--dry-run]
+    python tools/gpu_check.py build|test|sanitize|bench|reproduce [--out FILE] [--resume] [--offline] [--dry-run]
+    python tools/gpu_check.py summary FILE -o benchmarks/results/<gpu>.gpu-check.json
 
 ``build`` compiles for the GPU at hand, ``test`` runs the conformance suite, the golden vectors and the graph captures
-on it, ``sanitize`` runs every kernel under compute-sanitizer, ``bench`` the benchmarks, ``reproduce`` the demo and the
-recipes' tables, larger; a table that was stopped goes on with the next call.
-A stage stops after eight minutes; what it had not started by then is written down as not run. Every stage but the build
-asks first for the GPU and for kernels that run on it, and runs nothing else where either is missing.
+on it, ``sanitize`` records the launches of every kernel and repeats them under each tool of compute-sanitizer,
+``bench`` runs the benchmarks, ``reproduce`` the demo and the recipes' tables, which a GPU trains larger; a table that
+was stopped goes on with the next call. ``summary`` writes what is worth committing.
+A stage stops after eight minutes; what it had not started by then is written down as not run, and ``--resume`` runs
+that and what failed. Every stage but the build asks first for the GPU and for kernels that run on it, and runs nothing
+else where either is missing.
 """
 
 import argparse
@@ -22,20 +25,29 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gpu_summary import summary
+
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_SECONDS = 470  # under eight minutes, with what it takes to stop and to write
 PEER = "torch-linear-assignment==0.1.0"  # timed beside linear_sum_assignment
 TAIL = 4000  # characters of output kept of each step
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 BENCHMARKS = ROOT / "build" / "gpu-benchmarks"
+LAUNCHES = ROOT / "build" / "gpu-launches"
+BUILD = ROOT / "build" / "editable"  # of setup.py
+RECIPES = ("lanes", "dense", "detr", "bev")
+STAGES = ("build", "test", "sanitize", "bench", "reproduce")
 PROBE = """\
-import torch
+import json, subprocess, torch, pydistill
 from pydistill import _C
 assert torch.cuda.is_available(), "gpu_check: expected a GPU that torch can use, got none"
 x = torch.rand(2, 3, 4, 5, device="cuda")
-print(torch.__version__, torch.cuda.get_device_name(), _C.cuda.CUDA_VERSION, "for", _C.cuda.ARCHITECTURES)
 from pydistill.ops import attention_map
 assert abs(attention_map(x).sum().item() - 2) < 1e-5
+driver = subprocess.check_output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], text=True)
+versions = dict(driver=driver.split()[0], torch=torch.__version__, cuda=_C.cuda.CUDA_VERSION)
+versions |= dict(architectures=_C.cuda.ARCHITECTURES, pydistill=pydistill.__version__)
+print("machine " + json.dumps(dict(gpu=torch.cuda.get_device_name(), **versions)))
 """
 
 
@@ -69,14 +81,9 @@ def steps(stage: str, offline: bool = False) -> list[Step]:
             *([] if offline else peer),
         ]
     if stage == "test":
-        parallel = ["-n", "4"] if find_spec("xdist") else []
-        return [probe, Step("pytest", [*pytest, *parallel, "-k", "cuda or graph", "tests"])]
+        return [probe, *_tests(pytest)]
     if stage == "sanitize":
-        # One allocation a tensor, so that an access past its end is seen.
-        uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        driver = [python, str(ROOT / "tools" / "gpu_driver.py")]
-        watch = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
-        return [probe, *(Step(tool, [*watch, tool, *driver], uncached) for tool in SANITIZERS)]
+        return [probe, *_sanitizers(python)]
     if stage == "bench":
         # one run each, so that a stopped one loses no other
         files = sorted((ROOT / "pydistill" / "benchmarks").glob("test_*.py"))
@@ -85,10 +92,36 @@ def steps(stage: str, offline: bool = False) -> list[Step]:
     if stage == "reproduce":
         demo = ["demo", "--accelerator", "cuda", "--minutes", "6", "--output", "build/gpu-demo"]
         table = ["--preset", "reproduce", "--accelerator", "cuda", "--output"]
-        tables = {recipe: ["train", recipe, *table, f"build/gpu-{recipe}"] for recipe in ("lanes", "dense", "detr")}
+        tables = {recipe: ["train", recipe, *table, f"build/gpu-{recipe}"] for recipe in RECIPES}
         runs = {"demo": demo, **tables}
         return [probe, *(Step(name, [python, "-m", "pydistill", *do]) for name, do in runs.items())]
-    raise ValueError(f"gpu_check: expected a stage of build, test, sanitize, bench, reproduce, got {stage!r}")
+    raise ValueError(f"gpu_check: expected a stage of {', '.join(STAGES)}, got {stage!r}")
+
+
+def _tests(pytest: list[str]) -> list[Step]:
+    """What needs the GPU, in parts that each take a few minutes."""
+    parallel = ["-n", str(min(8, os.cpu_count() or 1))] if find_spec("xdist") else []
+    here = [*pytest, *parallel, "-k", "(cuda or captured) and not fake"]
+    ops = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "ops").glob("test_*.py"))
+    quarters = [ops[i::4] for i in range(4)]
+    rest = ["tests", "--ignore=tests/ops", "--ignore=tests/hosts"]
+    return [*(Step(f"ops-{i + 1}", [*here, *files]) for i, files in enumerate(quarters)), Step("rest", [*here, *rest])]
+
+
+def _sanitizers(python: str) -> list[Step]:
+    """Every kernel under every tool, without Python; then once with it, one allocation a tensor."""
+    record = [python, str(ROOT / "tools" / "record_launches.py")]
+    replay = [str(BUILD / "replay"), str(LAUNCHES)]
+    watch = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
+    raw = {"initcheck": ["--uninitialized"]}
+    through_python = [*watch, "memcheck", *record, f"{LAUNCHES}-watched", "--calls", "4"]
+    return [
+        Step("record", [*record, str(LAUNCHES)], required=True),
+        Step("runner", ["cmake", "--build", str(BUILD), "--target", "replay"], required=True),
+        Step("replay", replay, required=True),
+        *(Step(tool, [*watch, tool, *replay, *raw.get(tool, [])]) for tool in SANITIZERS),
+        Step("memcheck-python", through_python, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
+    ]
 
 
 def run(step: Step, seconds: float) -> dict[str, Any]:
@@ -116,33 +149,46 @@ def run(step: Step, seconds: float) -> dict[str, Any]:
     return {"name": step.name, "code": code, "seconds": round(time.monotonic() - begin, 1), "output": tail}
 
 
-def run_stage(stage: str, todo: list[Step], seconds: float = STAGE_SECONDS) -> dict[str, Any]:
+def run_stage(
+    stage: str, todo: list[Step], seconds: float = STAGE_SECONDS, before: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Runs the steps one after the other within ``seconds``; sanitizers share what is left of them equally.
 
-    A required step that fails ends the stage, other failures do not.
+    A required step that fails ends the stage, other failures do not. ``before`` is what an earlier call of the stage
+    gave: what is not required and succeeded there is not run again.
     """
     end = time.monotonic() + seconds
+    succeeded = {step["name"]: step for step in (before or {}).get("steps", []) if step["code"] == 0}
     done: list[dict[str, Any]] = []
     failed = False
     for i, step in enumerate(todo):
         left = end - time.monotonic()
-        if left < 1 or failed:
+        if not step.required and step.name in succeeded:
+            done.append(succeeded[step.name])
+        elif left < 1 or failed:
             done.append({"name": step.name, "code": None, "output": "not run"})
         else:
-            done.append(run(step, left / (len(todo) - i) if stage == "sanitize" else left))
+            share = stage == "sanitize" and not step.required
+            done.append(run(step, left / (len(todo) - i) if share else left))
             failed = step.required and done[-1]["code"] != 0
             print(f"{step.name}: exit {done[-1]['code']}, {done[-1]['seconds']} s\n{done[-1]['output']}", flush=True)
     return {"ok": all(result["code"] == 0 for result in done), "steps": done}
 
 
-def summary(benchmarks: dict[str, Any]) -> dict[str, Any]:
+def rows(benchmarks: dict[str, Any]) -> dict[str, Any]:
     """Benchmark name to what it noted of itself and its peers, from pytest-benchmark's JSON."""
     return {row["fullname"]: row["extra_info"] for row in benchmarks["benchmarks"]}
 
 
+def read(file: Path) -> dict[str, Any]:
+    """What earlier calls wrote."""
+    content: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return content
+
+
 def merge(file: Path, stage: str, result: dict[str, Any]) -> None:
     """Replaces the part of ``stage`` in ``file`` and leaves the other stages as they are."""
-    content = json.loads(file.read_text()) if file.exists() else {}
+    content = read(file)
     content[stage] = result
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".part")
@@ -150,26 +196,42 @@ def merge(file: Path, stage: str, result: dict[str, Any]) -> None:
     unfinished.replace(file)
 
 
+def run_bench(todo: list[Step], before: dict[str, Any] | None) -> dict[str, Any]:
+    """Runs the benchmarks; beside the steps, what each benchmark noted."""
+    if before is None:
+        shutil.rmtree(BENCHMARKS, ignore_errors=True)
+    BENCHMARKS.mkdir(parents=True, exist_ok=True)
+    result = run_stage("bench", todo, before=before)
+    reports = [json.loads(file.read_text()) for file in sorted(BENCHMARKS.glob("*.json")) if file.stat().st_size]
+    result["benchmarks"] = {name: row for report in reports for name, row in rows(report).items()}
+    return result
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one stage; the exit status is 0 where every step succeeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["build", "test", "sanitize", "bench", "reproduce"])
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-check.json")
+    parser.add_argument("stage", choices=[*STAGES, "summary"])
+    parser.add_argument("file", type=Path, nargs="?", help="of `summary`: what the stages wrote")
+    parser.add_argument("--out", "-o", type=Path, default=ROOT / "build" / "gpu-check.json")
+    parser.add_argument("--resume", action="store_true", help="leave out what succeeded in the last call")
     parser.add_argument("--offline", action="store_true", help="install nothing but this package")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run none")
     options = parser.parse_args(arguments)
+    if options.stage == "summary":
+        if options.file is None:
+            parser.error("expected the file that the stages wrote")
+        options.out.write_text(json.dumps(summary(read(options.file)), indent=1) + "\n")
+        return 0
     todo = steps(options.stage, options.offline)
     if options.dry_run:
         for step in todo:
             print(*(f"{name}={value}" for name, value in step.env.items()), *step.command)
         return 0
+    before = read(options.out).get(options.stage) if options.resume else None
     if options.stage == "bench":
-        shutil.rmtree(BENCHMARKS, ignore_errors=True)
-        BENCHMARKS.mkdir(parents=True)
-    result = run_stage(options.stage, todo)
-    if options.stage == "bench":
-        reports = [json.loads(file.read_text()) for file in sorted(BENCHMARKS.glob("*.json")) if file.stat().st_size]
-        result["benchmarks"] = {name: row for report in reports for name, row in summary(report).items()}
+        result = run_bench(todo, before)
+    else:
+        result = run_stage(options.stage, todo, before=before)
     merge(options.out, options.stage, {**result, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
     return 0 if result["ok"] else 1
 

@@ -1,4 +1,4 @@
-"""How a valid call of each op looks: what tools/fuzz.py spoils and tools/gpu_driver.py runs."""
+"""How a valid call of each op looks: what tools/fuzz.py spoils and tools/record_launches.py records."""
 
 from fuzz_cases import bev, dense, detr, lanes
 from fuzz_cases.values import Cases
