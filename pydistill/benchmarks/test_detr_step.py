@@ -91,4 +91,5 @@ def test_distilled(compare, device, scale):
     compare(
         **contenders(ours, eager, student, teacher, group, targets, compiled=False, tolerance=1e-3),
         bytes_moved=moved(student.logits, student.boxes, student.features, group.logits, group.boxes, teacher),
+        rounds=5,
     )

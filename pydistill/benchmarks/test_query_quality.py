@@ -16,11 +16,11 @@ from pydistill.ops.query_quality import query_quality_reference
 
 
 def of_best(scores, boxes, targets, counts, topk):
-    """The released form, by ``topk`` in place of the reference's stable sort."""
-    c, best = scores.sigmoid().flatten(-2).topk(topk)
+    """The released form, by ``topk`` of the logits in place of the reference's stable sort."""
+    c, best = scores.flatten(-2).topk(topk)
     index = best // CLASSES
     b = boxes.gather(-2, index[..., None].expand(*index.shape, 4))
-    q, _ = query_quality_reference(c[..., None], b, targets, counts, form="released", activated=True)
+    q, _ = query_quality_reference(c.sigmoid()[..., None], b, targets, counts, form="released", activated=True)
     return q, index
 
 
