@@ -51,6 +51,8 @@ def test_measured():
     assert cells[1:4] == ["0.0325 ms", "4.3x", "1x"]
     assert "SciPy 620x" in cells[4] and "mmdetection 1200x" in cells[4]
     assert cells[5] == "126%"
+    assert "[how it is measured](docs/benchmarks.md)" in text and "on A CPU, 2 cores, " in text.splitlines()[-2]
+    assert "](benchmarks.md)" in readme.measured("docs/bev.md", [found])
     del found.rows["softmax_kl/rows"]
     assert "106744 x 17" not in readme.measured("README.md", [found])
     assert readme.faults([found], {"docs/goals.md": ""}) == ["no summary of a CPU has softmax_kl/rows"]
@@ -116,11 +118,11 @@ def test_goals_on_a_gpu():
 
 def test_ran():
     assert readme.ran([]).count("not run yet") == 6
-    stages = {"test": {"ok": True, "passed": 7, "failed": 0, "skipped": 2}, "sanitize": {"ok": False}}
+    stages = {"test": {"ok": True, "passed": 7, "failed": 0, "skipped": 2}, "sanitize": {"ok": False, "calls": 40}}
     text = readme.ran([{"gpu": "H200", "date": "2026-12-01", "driver": "580.1", "stages": stages}])
     assert "| H200 (2026-12-01, driver 580.1) |" in text
     assert "golden vectors | yes, level v3 | yes, 7 passed, 0 failed, 2 skipped |" in text
-    assert "synccheck | does not apply | FAILED |" in text
+    assert "synccheck | does not apply | FAILED, 40 calls |" in text
 
 
 def test_blocks():

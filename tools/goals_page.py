@@ -9,8 +9,8 @@ OPENING = """\
 # Goals
 
 What the kernels were to reach, set before they were written, and whether they do. This page is made by
-`python tools/readme.py` from the reviewed summaries in `benchmarks/results`. A factor is the other's time over ours;
-"of the floor" is the floor's time over ours.
+`python tools/readme.py` from the reviewed summaries in `benchmarks/results`; [Benchmarks](benchmarks.md) says how they
+are measured. A factor is the other's time over ours; "of the floor" is the floor's time over ours.
 """
 EVERY = (
     f"At least {EAGER:g} times as fast as eager PyTorch, and either within {FLOOR:g} times of the floor or faster\n"

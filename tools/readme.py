@@ -114,7 +114,7 @@ def measured(name: str, found: Sequence[Summary]) -> str:
     """The tables of one page, one set a machine."""
     parts = []
     for summary in found:
-        parts.append(about(summary))
+        parts.append(about(summary, name))
         parts += [rows_table(summary, heading, rows) for heading, rows in TABLES[name].items()]
     if name == "README.md":
         parts.append(goal_count(found))
@@ -123,19 +123,20 @@ def measured(name: str, found: Sequence[Summary]) -> str:
     return "\n\n".join(parts)
 
 
-def about(summary: Summary) -> str:
+def about(summary: Summary, name: str) -> str:
     """On what, and how to read it."""
     m = summary.machine
     clock = "GPU time between events" if summary.gpu else "minima"
+    manual = "" if name.startswith("docs/") else "docs/"
     return (
         f"{m['name']}, torch {m['torch']}, Python {m['python']}, float32, {m['date']}. Contenders take turns in\n"
         f"one process; the times are {clock}. A factor is the other's time over ours; a floor is what the bytes cost\n"
-        'that have to move, and "of the floor" its time over ours.'
+        f'that have to move, and "of the floor" its time over ours: [how it is measured]({manual}benchmarks.md).'
     )
 
 
 def rows_table(summary: Summary, heading: str, rows: Rows) -> str:
-    """One table; a row that the summary lacks is left out (and found by ``absent``)."""
+    """One table; a row that the summary lacks is left out; ``faults`` names it."""
     lines = []
     for key, label in rows:
         if key in summary.rows:
@@ -149,9 +150,11 @@ def rows_table(summary: Summary, heading: str, rows: Rows) -> str:
 
 def goal_count(found: Sequence[Summary]) -> str:
     """One sentence on the goals, for the README."""
-    said = [f"{met(common_goals(s) + own_goals(s))} of {s.machine['name']}" for s in found if not s.gpu]
+    cpus = [s for s in found if not s.gpu]
+    said = "; ".join(f"on {s.machine['name']}, {met(common_goals(s) + own_goals(s))}" for s in cpus)
     return (
-        f"Of the goals set before: {'; '.join(said)}. [docs/goals.md](docs/goals.md) has each, and why some are missed."
+        f"Of the goals set before, {said}. [docs/goals.md](docs/goals.md) has\n"
+        "each, and why some are missed; all times are in [benchmarks/results](benchmarks/results)."
     )
 
 
@@ -172,7 +175,7 @@ def stage_cell(check: dict[str, Any], stage: str | None) -> str:
     if stage not in check["stages"]:
         return "not run yet"
     said = check["stages"][stage]
-    counts = [f"{said[count]} {count}" for count in ("passed", "failed", "skipped") if count in said]
+    counts = [f"{said[count]} {count}" for count in ("passed", "failed", "skipped", "calls") if count in said]
     return ", ".join(["yes" if said["ok"] else "FAILED", *counts])
 
 
