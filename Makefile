@@ -4,6 +4,7 @@
 # make bench    the benchmarks                    make fuzz      wrong arguments for a minute: errors, never a crash
 # make docs     the manual, into build/docs       make wheel     dist/: sources and a wheel of them, checked
 # make test-hosts, make test-torch-versions       in environments of their own (several GB for the second)
+# make kernels ARCHITECTURES=90   registers, shared memory and spills of each kernel; "release" for all architectures
 # make gpu-check STAGE=build|test|sanitize|bench|reproduce       one part each of GPU_CHECK, on a machine with a GPU
 #
 # Everything runs in VENV, made with PYTHON when needed. `VENV=` (empty) uses PYTHON as it is, for a machine without
@@ -15,6 +16,7 @@ JOBS ?= $(shell nproc)
 STAGE ?= build
 DIST ?= dist
 GPU_CHECK ?= build/gpu-check.json
+ARCHITECTURES ?= 90
 ARGS ?=
 # numbers alone are asked of nuScenes' evaluator, which works with NumPy 2 but would not be installed with it
 DEVKIT := nuscenes-devkit==1.2.0 pyquaternion cachetools
@@ -34,7 +36,7 @@ READY := $(VENV)/ready
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 endif
 
-.PHONY: demo test bench lint format docs wheel fuzz test-hosts hosts-here test-torch-versions gpu-check clean
+.PHONY: demo test bench lint format docs wheel fuzz test-hosts hosts-here test-torch-versions kernels gpu-check clean
 
 demo: $(READY)-train
 	$(RUN) -m pydistill demo $(ARGS)
@@ -83,6 +85,9 @@ hosts-here: $(if $(VENV),$(READY)-hosts,$(READY)-dev)
 
 test-torch-versions:
 	$(PYTHON) tools/test_torch_versions.py $(ARGS)
+
+kernels: $(READY)-torch
+	$(RUN) tools/kernels.py --architectures '$(ARCHITECTURES)' --jobs $(JOBS) $(ARGS)
 
 gpu-check: $(READY)-torch
 	$(RUN) tools/gpu_check.py $(STAGE) --out $(GPU_CHECK) $(if $(VENV),,--offline) $(ARGS)
