@@ -1,7 +1,8 @@
 # make demo     build, train ENet with and without self attention distillation, write a report to open in a browser
 # make test     the tests, Python and C++
 # make lint     ruff, clang-format, mypy          make format    let ruff and clang-format rewrite the files
-# make bench    the benchmarks                    make fuzz      wrong arguments for a minute: errors, never a crash
+# make bench    the benchmarks                    make fuzz      wrong arguments for ten minutes: errors, never a crash
+# make mutate   listed mistakes in the formulas, one by one: each must fail the test that is named for it
 # make docs     the manual, into build/docs       make wheel     dist/: sources and a wheel of them, checked
 # make test-hosts, make test-torch-versions       in environments of their own (several GB for the second)
 # make kernels ARCHITECTURES=90   registers, shared memory and spills of each kernel; "release" for all architectures
@@ -36,7 +37,7 @@ READY := $(VENV)/ready
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 endif
 
-.PHONY: demo test bench lint format docs wheel fuzz test-hosts hosts-here test-torch-versions kernels gpu-check clean
+.PHONY: demo test bench lint format docs wheel fuzz mutate test-hosts hosts-here test-torch-versions kernels gpu-check clean
 
 demo: $(READY)-train
 	$(RUN) -m pydistill demo $(ARGS)
@@ -76,6 +77,9 @@ wheel: $(READY)-build
 
 fuzz: $(READY)-dev
 	$(RUN) tools/fuzz.py $(ARGS)
+
+mutate: $(READY)-dev
+	$(RUN) tools/mutate.py $(ARGS)
 
 test-hosts:
 	$(MAKE) VENV=.venv-hosts hosts-here

@@ -1,11 +1,12 @@
-"""Calls every public op with wrong arguments: each call must return, or raise ValueError or TypeError.
+"""Calls every public op and every compiled function with wrong arguments.
 
-    python tools/fuzz.py [--seconds 60] [--seed N] [--case N] [--op NAME]
+    python tools/fuzz.py [--seconds 600] [--seed N] [--case N] [--op NAME] [--only public|compiled]
 
-A case is a valid call with up to three of its arguments replaced: tensors by tensors of other shapes, dtypes, strides,
-devices and layouts, with NaN and infinity, and with sizes of 2^42; options by anything. The calls run in a child; a
-signal, a hang or another exception is a fault, and is printed with the case that repeats it. fuzz_cases has the valid
-calls.
+Each call must return, or raise ValueError or TypeError. A case is a valid call with up to three of its arguments
+replaced: tensors by tensors of other shapes, dtypes, strides, devices and layouts, with NaN and infinity, and with
+sizes of 2^42; options by anything. Public ops and compiled functions (fuzz_compiled.py, which also watches their
+memory) take turns. The calls run in a child; a signal, a hang or another exception is a fault, and is printed with the
+case that repeats it. fuzz_cases has the valid calls.
 """
 
 import argparse
@@ -19,18 +20,23 @@ import signal
 import subprocess
 import sys
 import time
+from functools import lru_cache, partial
 from typing import Any
 
+import fuzz_compiled
 import torch
+from compiled_calls import in_memory
 from fuzz_cases import VALID
-from fuzz_cases.values import DTYPES, Arguments, Random
+from fuzz_cases.strange import strange
+from fuzz_cases.values import Arguments
 
 import pydistill.ops
+from pydistill import _C
 
 HANG_SECONDS = 30
 MEMORY_BYTES = 16 << 30
-SCALARS: list[Any] = [0, 1, -1, 2, 3, 255, 2**31, 2**63 - 1, 0.0, -0.5, 1e-300, 1e300, float("nan"), float("inf")]
-SCALARS += [True, None, "", "mean", "sum", "none", [], [1], (4, 5), (0, 0), (-1, 3), (2**40, 2), {}, object()]
+VALID_EVERY = 5  # cases: one is a valid call
+CALLS_SERVE = 32  # cases: finding out what a public op calls takes longer than calling it
 
 
 def available() -> list[str]:
@@ -38,43 +44,14 @@ def available() -> list[str]:
     return [name for name in VALID if hasattr(pydistill.ops, name)]
 
 
-def strange(rng: Random, value: Any, tensor: bool) -> Any:
-    """Something else in the place of ``value``: a tensor where one belongs, anything for anything else."""
-    if isinstance(value, list) and value and isinstance(value[0], torch.Tensor) and rng.random() < 0.8:
-        changed = rng.randrange(len(value))
-        return [strange(rng, x, True) if i == changed else x for i, x in enumerate(value)]
-    if not isinstance(value, torch.Tensor):
-        return torch.randn(rng.choice([(), (2,), (4,), (2, 3)])) if tensor else rng.choice(SCALARS)
-    x = value.detach()
-    shape = [rng.choice([0, 1, 2, 3, 17]) for _ in range(rng.randrange(6))]
-    kind = rng.randrange(8)
-    if kind == 0:
-        return torch.randn(shape).to(x.dtype)
-    if kind == 1:
-        return x.to(rng.choice(DTYPES))
-    if kind == 2:
-        return x.transpose(0, -1) if x.ndim else x[None]
-    if kind == 3 and x.is_floating_point():  # one value that no arithmetic likes
-        x = x.clone()
-        x.view(-1)[rng.randrange(x.numel())] = rng.choice([float("nan"), float("inf"), -float("inf"), 1e38])
-        return x
-    if kind == 4:  # a size no buffer has, in no memory of its own
-        return x.flatten()[:1].expand(*[rng.choice([2**25, 2**17]) for _ in range(2)], *x.shape[2:])
-    if kind == 5 and x.ndim:
-        return x[..., :0] if rng.random() < 0.5 else x[:0]
-    if kind == 6:
-        return torch.stack([x, x], -1)[..., 0].requires_grad_(x.is_floating_point())
-    return rng.choice([x.to("meta"), x.to_sparse(), x * 1e30, -x if x.dtype != torch.bool else x, x[None]])
-
-
 def make_case(seed: int, index: int, names: list[str]) -> tuple[str, Arguments]:
-    """Case ``index`` of ``seed``: the op's name and its arguments; every fifth call is a valid one."""
+    """Case ``index`` of ``seed``: the op's name and its arguments; one in VALID_EVERY is valid."""
     rng = random.Random(f"{seed} {index}")
     torch.manual_seed(rng.randrange(2**31))
     name = rng.choice(names)
     arguments = VALID[name](rng)
     parameters = inspect.signature(getattr(pydistill.ops, name)).parameters
-    if index % 5:
+    if index % VALID_EVERY:
         for key in rng.sample(list(arguments), rng.randint(1, min(3, len(arguments)))):
             arguments[key] = strange(rng, arguments[key], "Tensor" in str(parameters[key].annotation))
     return name, arguments
@@ -102,7 +79,7 @@ def plain(value: Any) -> bool:
     """Whether ``value`` is a tensor in memory, or none at all: others may fail inside torch, as they do elsewhere."""
     if isinstance(value, list):
         return all(map(plain, value))
-    return not isinstance(value, torch.Tensor) or (value.layout == torch.strided and not value.is_meta)
+    return in_memory(value) or not isinstance(value, torch.Tensor)
 
 
 def fault_of(error: Exception, valid: bool, ordinary: bool = True) -> str | None:
@@ -115,26 +92,65 @@ def fault_of(error: Exception, valid: bool, ordinary: bool = True) -> str | None
     return None if refused or out_of_memory else f"{type(error).__name__}: {error}"
 
 
-def work(seed: int, first: int, only: bool, names: list[str], seconds: float) -> None:
-    """The child: runs cases from ``first`` on and prints each number before its call."""
+def try_public(seed: int, index: int, names: list[str]) -> str | None:
+    """Prints and runs a case of the public ops; returns what went wrong."""
+    name, arguments = make_case(seed, index, names)
+    announce(index, name, arguments)
+    try:
+        call(name, arguments)
+    except Exception as error:
+        return fault_of(error, index % VALID_EVERY == 0, all(map(plain, arguments.values())))
+    return None
+
+
+def try_compiled(seed: int, index: int, names: list[str]) -> str | None:
+    """Prints and runs a case of the compiled functions; returns what went wrong."""
+    announce(index, "a valid call", {})
+    calls = calls_for(seed, index - index % CALLS_SERVE, tuple(names))
+    rng = random.Random(f"{seed} {index} compiled")
+    torch.manual_seed(rng.randrange(2**31))
+    name, args = fuzz_compiled.make_case(rng, calls, index % VALID_EVERY == 0)
+    announce(index, f"_C.{name}", dict(zip([p for p, _ in fuzz_compiled.parameters(name)], args, strict=True)))
+    harm, error = fuzz_compiled.damage(getattr(_C.cpu, name), args)
+    fault = error and fault_of(error, index % VALID_EVERY == 0, all(map(plain, args)))
+    return fault or (None if isinstance(error, MemoryError) else harm)
+
+
+@lru_cache(maxsize=1)
+def calls_for(seed: int, first: int, names: tuple[str, ...]) -> list[fuzz_compiled.Call]:
+    """The calls of compiled functions by one public op, which serve the cases from ``first`` on."""
+    rng = random.Random(f"{seed} {first} calls")
+    torch.manual_seed(rng.randrange(2**31))
+    calls: list[fuzz_compiled.Call] = []
+    while not calls:  # some ops are Python alone
+        op = rng.choice(names)
+        calls = fuzz_compiled.calls_of(partial(call, op, VALID[op](rng)))
+    return calls
+
+
+def announce(index: int, name: str, arguments: Arguments) -> None:
+    """Prints a case ahead of its call: it may be the last thing that this process does."""
+    text = ", ".join(f"{key}={describe(value)}" for key, value in arguments.items())
+    print(f"case {index} {name}({text})", flush=True)
+
+
+def work(seed: int, first: int, only: bool, names: list[str], seconds: float, kinds: list[str]) -> None:
+    """The child: runs cases from ``first`` on and prints each before its call."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     end = time.monotonic() + seconds
     for index in itertools.count(first):
         if time.monotonic() > end:
             return
-        name, arguments = make_case(seed, index, names)
-        text = f"{name}({', '.join(f'{key}={describe(value)}' for key, value in arguments.items())})"
-        print(f"case {index} {text}", flush=True)
         faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-        try:
-            call(name, arguments)
-        except Exception as error:
-            ordinary = all(map(plain, arguments.values()))
-            if fault := fault_of(error, index % 5 == 0, ordinary):
-                print(f"fault {fault}".replace("\n", " "), flush=True)
+        fault = KINDS[kinds[index % len(kinds)]](seed, index, names)
         faulthandler.cancel_dump_traceback_later()
+        if fault:
+            print(f"fault {fault}".replace("\n", " "), flush=True)
         if only:
             return
+
+
+KINDS = {"public": try_public, "compiled": try_compiled}
 
 
 def op_of(case: str) -> str:
@@ -161,15 +177,17 @@ def watch(command: list[str]) -> tuple[int, dict[str, str]]:
 def main() -> int:
     """Fuzzes for a time; the exit status is 0 where nothing went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--case", type=int, help="run this case alone")
     parser.add_argument("--op", choices=sorted(VALID), help="fuzz this op alone")
+    parser.add_argument("--only", choices=sorted(KINDS), help="public ops or compiled functions alone")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     names = [options.op] if options.op else available()
     if options.worker is not None:
-        work(options.seed, options.worker, options.case is not None, names, options.seconds)
+        kinds = [options.only] if options.only else list(KINDS)
+        work(options.seed, options.worker, options.case is not None, names, options.seconds, kinds)
         return 0
     print(f"seed {options.seed}: {', '.join(names)}", flush=True)
     faults: dict[str, str] = {}
@@ -186,6 +204,7 @@ def main() -> int:
             str(left),
         ]
         command += ["--op", options.op] if options.op else []
+        command += ["--only", options.only] if options.only else []
         command += ["--case", str(index)] if options.case is not None else []
         last, found = watch(command)
         faults = {**found, **faults}

@@ -2,7 +2,7 @@
 
 import torch
 
-from fuzz_cases.values import Arguments, Cases, Random, boxes, real
+from fuzz_cases.values import Arguments, Cases, Random, boxes, logits, real
 
 
 def _softmax_kl(rng: Random) -> Arguments:
@@ -45,7 +45,7 @@ def _row_options(rng: Random) -> Arguments:
 def _quality_focal_loss(rng: Random) -> Arguments:
     activated = rng.random() < 0.5
     return {
-        "logits": torch.rand(6, 5).requires_grad_() if activated else real(6, 5),
+        "logits": torch.rand(6, 5).requires_grad_() if activated else logits(rng, 6, 5),
         "labels": torch.randint(-1, 6, (6,)),
         "scores": torch.rand(6),
         "beta": rng.choice([0.0, 1.0, 1.5, 2.0]),
@@ -56,7 +56,7 @@ def _quality_focal_loss(rng: Random) -> Arguments:
 
 def _sigmoid_focal_loss(rng: Random) -> Arguments:
     return {
-        "logits": real(6, 5),
+        "logits": logits(rng, 6, 5),
         "targets": rng.choice([torch.randint(-1, 6, (6,)), torch.rand(6, 5).round()]),
         "alpha": rng.choice([0.25, -1.0]),
         "gamma": rng.choice([0.0, 1.0, 1.5, 2.0]),
@@ -65,7 +65,7 @@ def _sigmoid_focal_loss(rng: Random) -> Arguments:
 
 
 def _distribution_focal_loss(rng: Random) -> Arguments:
-    return {"logits": real(6, 17), "target": 20 * torch.rand(6) - 2, **_row_options(rng)}
+    return {"logits": logits(rng, 6, 17), "target": 20 * torch.rand(6) - 2, **_row_options(rng)}
 
 
 def _pairwise_iou(rng: Random) -> Arguments:

@@ -3,7 +3,7 @@
 import torch
 
 import pydistill.ops
-from fuzz_cases.values import DTYPES, Arguments, Cases, Random, real
+from fuzz_cases.values import DTYPES, Arguments, Cases, Random, logits, real
 
 
 def _match_cost(rng: Random) -> Arguments:
@@ -101,7 +101,7 @@ def _matched_class_loss(rng: Random) -> Arguments:
     soft, lead = rng.random() < 0.5, rng.choice([(2, 4), (3, 2, 4)])
     targets = torch.randn(*lead, 5) if soft else torch.randint(5, lead)
     options = {"form": "soft_bce" if soft else "focal", "alpha": 0.25, "gamma": rng.choice([1.0, 2.0])}
-    return {"logits": real(3, 2, 7, 5), "targets": targets, **_pairs(rng), **options}
+    return {"logits": logits(rng, 3, 2, 7, 5), "targets": targets, **_pairs(rng), **options}
 
 
 def _matched_distillation_loss(rng: Random) -> Arguments:

@@ -19,6 +19,11 @@ def real(*shape: int) -> torch.Tensor:
     return torch.randn(shape).requires_grad_()
 
 
+def logits(rng: Random, *shape: int) -> torch.Tensor:
+    """The same, or in half precision, where backward calls a kernel because forward keeps no gradient."""
+    return real(*shape).detach().to(rng.choice([torch.float32, torch.float16])).requires_grad_()
+
+
 def boxes(*shape: int) -> torch.Tensor:
     """Boxes x1, y1, x2, y2 with positive sides."""
     corner = torch.rand(*shape, 2) * 50

@@ -1,0 +1,86 @@
+"""Mistakes in the formulas of matching and queries."""
+
+from mutations.mutation import Mutation, forward
+
+QUERIES = [
+    Mutation(
+        "the focal cost without its negative part",
+        "match_class.h",
+        "return weight * (focal.positive(p) - focal.negative(p));",
+        "return weight * focal.positive(p);",
+        "match_cost",
+        forward("match_cost", "TestMatchCost", "focal"),
+    ),
+    Mutation(
+        "the overlap makes a pair dearer",
+        "match_pairs.h",
+        "q.distance(i, target.l1) - overlap * giou(",
+        "q.distance(i, target.l1) + overlap * giou(",
+        "match_cost",
+        forward("match_cost", "TestMatchCost", "softmax"),
+    ),
+    Mutation(
+        "a target beyond the count costs something",
+        "match_cost.h",
+        "{ to[i] = A(INFINITY); }; });",
+        "{ to[i] = A(1e9); }; });",
+        "match_cost",
+        forward("match_cost", "TestMatchCost", "softmax"),
+    ),
+    Mutation(
+        "all layers read the targets of the first image",
+        "per_image.h",
+        "int64_t(uint32_t(n) % uint32_t(images)) * stride",
+        "int64_t(uint32_t(n) / uint32_t(images)) * 0 * stride",
+        "match_cost",
+        forward("match_cost", "TestMatchCost", "softmax"),
+    ),
+    Mutation(
+        "a potential is not updated",
+        "assignment.h",
+        "s.u[i] = s.u[i] + slack;",
+        "s.u[i] = s.u[i] - slack;",
+        "linear_sum_assignment",
+        "tests/ops/test_linear_sum_assignment.py::test_random_matrices_give_scipys_indices",
+    ),
+    Mutation(
+        "among equally near columns another one",
+        "assignment.h",
+        "return Candidate<V>{r, match[j] < 0 ? j - n : n - 1 - j};",
+        "return Candidate<V>{r, match[j] < 0 ? -1 - j : n - 1 - j};",
+        "linear_sum_assignment",
+        "tests/ops/test_linear_sum_assignment.py::test_random_matrices_give_scipys_indices",
+    ),
+    Mutation(
+        "infinities clamped at ten",
+        "linear_sum_assignment.h",
+        "Replacement{100, 100, -100}",
+        "Replacement{10, 10, -10}",
+        "linear_sum_assignment",
+        "tests/ops/test_linear_sum_assignment.py::test_policies_equal_the_reference",
+    ),
+    Mutation(
+        "the queries of a group begin at 0",
+        "hungarian_match.h",
+        "first = int(row % groups) * queries, known",
+        "first = int(row % groups) * 0, known",
+        "hungarian_match",
+        "tests/ops/test_hungarian_match.py::test_groups_are_problems_of_their_own",
+    ),
+    Mutation(
+        "the exponents of score and overlap swapped",
+        "query_quality.h",
+        "exp(log_power(gamma, c) + log_power(A(1) - gamma, u));",
+        "exp(log_power(gamma, u) + log_power(A(1) - gamma, c));",
+        "query_quality",
+        "tests/ops/test_query_quality.py::test_a_thousand_random_cases",
+    ),
+    Mutation(
+        "a pixel's features are not normalised",
+        "query_feature_mask.h",
+        "at_least(of[s * per_stage] / norm_of(of[last * per_stage]), low);",
+        "at_least(of[s * per_stage], low);",
+        "query_feature_mask",
+        forward("query_feature_mask", "TestQueryFeatureMask", "stages"),
+    ),
+]
