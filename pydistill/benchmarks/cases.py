@@ -4,6 +4,7 @@ Operations are counted so: each of + - * / and a comparison is one, and so is ea
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,12 +32,22 @@ def contenders(
         if fn is not eager:
             agree(name, outcome(fn, inputs), want, tolerance)
     if compiled:
-        torch.compiler.reset()  # or what was compiled for other sizes makes these dynamic
-        functions["compiled"] = torch.compile(eager, dynamic=False)
+        functions["compiled"] = compiled_when_called(eager)
     learns = any(x.requires_grad for x in tensors_in(inputs))
     return {
         name: (forward_backward if learns else rotate)(fn, *inputs, copies=copies) for name, fn in functions.items()
     }
+
+
+def compiled_when_called(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn`` under torch.compile, which takes seconds to import: a run that leaves this contender out does not wait."""
+
+    @cache
+    def compiled() -> Callable[..., Any]:
+        torch.compiler.reset()  # or what was compiled for other sizes makes these dynamic
+        return torch.compile(fn, dynamic=False)
+
+    return lambda *inputs: compiled()(*inputs)
 
 
 def outcome(fn: Callable[..., Any], inputs: Sequence[Any]) -> Any:

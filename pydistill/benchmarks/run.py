@@ -94,8 +94,9 @@ def run(files: Sequence[Path], options: Mapping[str, object]) -> tuple[dict[str,
         report = Path(folder) / "benchmarks.json"
         arguments = [*map(str, files), f"--benchmark-json={report}"]
         arguments += [f"--{name}={value}" for name, value in options.items()]
-        arguments += ["-c", os.devnull, f"--rootdir={FOLDER.parents[1]}"]  # whatever the user's project configures
-        arguments += ["-q", "-rs", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore"]
+        arguments += ["-c", os.devnull, f"--rootdir={FOLDER.parents[1]}"]  # whatever the user's project says
+        arguments += ["--disable-plugin-autoload", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
+        arguments += ["-q", "-rs", "--tb=short", "-W", "ignore"]
         progress, said = Progress(), io.StringIO()
         with redirect_stdout(said), redirect_stderr(said):
             status = pytest.main(arguments, plugins=[progress])
