@@ -24,13 +24,17 @@ def bench(
     """Time operators and training steps beside PyTorch, torch.compile and what the machine can do."""
     with readable_errors():
         require_bench("bench")
-        from pydistill.benchmarks import run, table
+        from pydistill.benchmarks import suites, table
 
         if listed:
-            print(table.aligned([(name, ", ".join(f.name for f in files)) for name, files in run.subjects().items()]))
+            known = {name: suites.docstring(files[0]).splitlines()[0] for name, files in suites.subjects().items()}
+            print(table.aligned([*known.items()]))
             return
+        from pydistill.benchmarks import run
+
+        files = suites.chosen(names or [])
         options = {"scale": scale, "rounds": rounds, "threads": threads, "skip": skip}
-        summary, said = run.run(run.chosen(names or []), options)
+        summary, said = run.run(files, options)
         if summary:
             print(table.plain(summary))
             if output:

@@ -1,30 +1,16 @@
 """Every public op is timed by a suite that says what it times, and contenders that disagree are not timed."""
 
-import ast
 import inspect
-import re
-from pathlib import Path
 
 import pytest
 import torch
 
-from pydistill import benchmarks, ops
+from pydistill import ops
 from pydistill.benchmarks.cases import agree, contenders, sides
+from pydistill.benchmarks.suites import docstring, suites, timed
 
-SUITES = sorted(Path(benchmarks.__file__).parent.glob("test_*.py"))
+SUITES = [*suites().values()]
 OPS = [name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))]
-
-
-def timed(suite: Path) -> set[str]:
-    """The ops that a suite imports and that its docstring names before anything else."""
-    tree = ast.parse(suite.read_text())
-    taken = {
-        name.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "pydistill.ops"
-        for name in node.names
-    }
-    return taken & set(re.findall(r"\w+", (ast.get_docstring(tree) or "").split("\n\n")[0]))
 
 
 def test_every_public_op_has_a_benchmark():
@@ -34,7 +20,7 @@ def test_every_public_op_has_a_benchmark():
 
 @pytest.mark.parametrize("suite", SUITES, ids=lambda path: path.stem)
 def test_suites_say_how_operations_are_counted(suite):
-    assert "Operations" in (ast.get_docstring(ast.parse(suite.read_text())) or "")
+    assert "Operations" in docstring(suite)
 
 
 def test_contenders_that_disagree_are_not_timed():

@@ -1,54 +1,19 @@
-"""Finds suites and runs them in this process, quietly: what ``pydistill bench`` does."""
+"""Runs suites in this process, quietly: what ``pydistill bench`` does."""
 
-import ast
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from pydistill import ops
+from pydistill.benchmarks.suites import FOLDER
 from pydistill.benchmarks.summary import summarise
-
-FOLDER = Path(__file__).parent
-
-
-def suites() -> dict[str, Path]:
-    """The file of each suite, by its name."""
-    return {file.stem.removeprefix("test_"): file for file in sorted(FOLDER.glob("test_*.py"))}
-
-
-def docstring(suite: Path) -> str:
-    """What a suite says of itself."""
-    return ast.get_docstring(ast.parse(suite.read_text())) or ""
-
-
-def subjects() -> dict[str, list[Path]]:
-    """The suites of each name that can be asked for: their own, and the operators that a docstring begins with."""
-    found = {name: [file] for name, file in suites().items()}
-    for file in suites().values():
-        for word in set(re.findall(r"\w+", docstring(file).split("\n\n")[0])) & set(ops.__all__):
-            if word not in suites():
-                found.setdefault(word, []).append(file)
-    return found
-
-
-def chosen(names: Sequence[str]) -> list[Path]:
-    """The suites that ``names`` ask for, all of them where there are none; raises ValueError for an unknown name."""
-    known = subjects()
-    for name in names:
-        if name not in known:
-            near = ", ".join(get_close_matches(name, known, n=3)) or "none"
-            raise ValueError(f"bench: expected an operator or a step that `--list` shows, got {name}; near it: {near}")
-    return sorted({file for name in names or known for file in known[name]})
 
 
 class Progress:
