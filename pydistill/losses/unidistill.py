@@ -143,7 +143,7 @@ class UniDistillLoss(nn.Module):
         boxes, valid, painted = self._boxes(boxes.detach(), valid)
         points = box_keypoints(boxes, self.grid)
         region = gaussian_region(boxes, painted, self.grid)
-        used = used_boxes(points, valid) & (boxes[..., 3:5] >= 0).all(-1)
+        used = used_boxes(points, valid) & (boxes.narrow(-1, 3, 2) >= 0).all(-1)
         divisors = joint_mean({"boxes": used.sum().to(region.dtype), "region": region.sum()})
         terms = {}
         if self.weights["feature"]:
