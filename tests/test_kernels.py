@@ -82,10 +82,11 @@ def test_summary_names_every_spill_and_its_reason(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "SoftmaxKl<half, half, float> [tile 8]" in printed
     assert "FoldLoss" not in printed
+    assert "ptxas: 4 s; softmax_kl 4 s" in printed
     text = summary.read_text()
     assert "nvcc 13.0.88" in text
     assert "| sm_90 | 2 | 32 to 64 (48) | 4 to 8 | 0 | 1 | 12 |" in text
-    assert "| softmax_kl | 2 | 32 to 64 | 1 | 4.5 |" in text
+    assert "| softmax_kl | 2 | 32 to 64 | 1 |" in text
     assert "- `SoftmaxKl<half, half, float> [tile 8]`: sm_90 12, sm_120 4" in text
     assert kernels.SPILLS[0].reason in text
 

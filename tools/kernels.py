@@ -162,6 +162,13 @@ def table(kernels: list[Kernel]) -> str:
     return "\n".join(lines)
 
 
+def slowest(kernels: list[Kernel]) -> str:
+    """The five files that keep ptxas longest."""
+    seconds = {file: sum(k.seconds for k in kernels if k.file == file) for file in sorted({k.file for k in kernels})}
+    first = sorted(seconds, key=lambda file: -seconds[file])[:5]
+    return f"ptxas: {sum(seconds.values()):.0f} s; " + ", ".join(f"{file} {seconds[file]:.0f} s" for file in first)
+
+
 def extent(values: Iterable[int]) -> str:
     """``32 to 80``, or ``32`` where all are alike."""
     low, *_, high = [*sorted(values)] * 2
@@ -190,12 +197,11 @@ def markdown(kernels: list[Kernel], log: str) -> str:
             f"| {extent(k.blocks for k in own)} | {extent(k.shared for k in own)} "
             f"| {sum(k.spill > 0 for k in own)} | {max(k.spill for k in own)} |"
         )
-    lines += ["", "| file | kernels | registers | spill | ptxas, s |", "|---|--:|--:|--:|--:|"]
+    lines += ["", "| file | kernels | registers | spill |", "|---|--:|--:|--:|"]
     for file in sorted({k.file for k in kernels}):
         own = [k for k in kernels if k.file == file]
         names, spilling = {k.name for k in own}, {k.name for k in own if k.spill}
-        numbers = f"{len(names)} | {extent(k.registers for k in own)} | {len(spilling)}"
-        lines.append(f"| {file} | {numbers} | {sum(k.seconds for k in own):.1f} |")
+        lines.append(f"| {file} | {len(names)} | {extent(k.registers for k in own)} | {len(spilling)} |")
     for rule in SPILLS:
         own = [k for k in kernels if k.spill and reason(k, SPILLS) == rule]
         if own:
@@ -229,6 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(table([k for k in kernels if k.spill or not options.spills]))
     if options.markdown:
         options.markdown.write_text(markdown(kernels, log))
+    print(slowest(kernels))
     wrong = faults(kernels)
     print("\n".join(wrong) or f"{len(kernels)} kernels, no spill without a reason")
     return 1 if wrong else 0
