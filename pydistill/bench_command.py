@@ -10,6 +10,8 @@ import typer
 from pydistill._extra import require_bench
 from pydistill.command_tools import readable_errors
 
+PLOTS = (".svg", ".png", ".pdf")
+
 
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="operators and steps; all where none is named")] = None,
@@ -33,6 +35,9 @@ def bench(
         from pydistill.benchmarks import run
 
         files = suites.chosen(names or [])
+        suites.scales(scale)  # refused now, not after the first suite
+        if plot and plot.suffix not in PLOTS:
+            raise ValueError(f"bench: expected a plot that ends in {', '.join(PLOTS)}, got {plot.name}")
         options = {"scale": scale, "rounds": rounds, "threads": threads, "skip": skip}
         summary, said = run.run(files, options)
         if summary:

@@ -199,6 +199,27 @@ def test_peak_memory_counts_what_lives_at_once():
     assert timing.peak_memory(lambda: None) == 0
 
 
+def test_gpu_seconds_are_between_two_events(monkeypatch):
+    """Without a GPU: what is called in which order, and the division."""
+    said = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            said.append("event")
+
+        def elapsed_time(self, end):
+            return 12.0  # ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: said.append("sleep"), raising=False)
+    monkeypatch.setattr(timing, "finish", lambda: said.append("finish"))
+    assert timing.gpu_seconds(lambda: said.append("run"), 3) == pytest.approx(0.004)
+    assert said == ["finish", "sleep", "event", "run", "run", "run", "event", "finish"]
+
+
 def test_queue_of_launches():
     assert [timing.queue_length(s) for s in (1e-6, 1e-3, 1.0)] == [50, 5, 1]
 
@@ -252,8 +273,34 @@ def test_names_that_can_be_asked_for():
     assert [file.name for file in suites.chosen(["softmax_kl", "softmax_kl"])] == ["test_softmax_kl.py"]
     assert [file.name for file in suites.chosen(["diou_loss", "giou_loss"])] == ["test_box_iou_loss.py"]
     assert suites.chosen([]) == sorted(suites.suites().values())
-    with pytest.raises(ValueError, match="that `--list` shows, got softmaxkl; near it: softmax_kl"):
-        suites.chosen(["softmaxkl"])
+    assert suites.scales("0.5,1,4") == [0.5, 1, 4]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["softmaxkl"], "got softmaxkl; near it: softmax_kl"),
+        (["--scale", "1,x"], "expected a scale of positive numbers with commas between, got '1,x'"),
+        (["--scale", "0"], "expected a scale of positive numbers with commas between, got '0'"),
+        (["--plot", "kl.doc"], "expected a plot that ends in .svg, .png, .pdf, got kl.doc"),
+    ],
+)
+def test_wrong_options_are_refused_at_once(arguments, said):
+    testing = pytest.importorskip("typer.testing", reason="needs pip install 'pydistill[bench]'")
+    from pydistill.commands import app
+
+    result = testing.CliRunner().invoke(app, ["bench", *arguments])
+    assert result.exit_code == 1
+    assert said in str(result.exception.code if isinstance(result.exception, SystemExit) else "") + result.output
+
+
+def test_list_says_what_is_timed():
+    testing = pytest.importorskip("typer.testing", reason="needs pip install 'pydistill[bench]'")
+    from pydistill.commands import app
+
+    lines = testing.CliRunner().invoke(app, ["bench", "--list"]).output.splitlines()
+    assert len(lines) == len(suites.subjects()) and lines == sorted(lines)
+    assert any(line.startswith("giou_loss ") and "one kernel" in line for line in lines)
 
 
 def test_missing_extra(monkeypatch):

@@ -18,6 +18,7 @@ import torch
 from pydistill.benchmarks import timing
 from pydistill.benchmarks.idle import Watch, gpu_processes
 from pydistill.benchmarks.probe import probe
+from pydistill.benchmarks.suites import scales
 
 LOAD = os.getloadavg()[0]  # before this process starts to work
 LOOK_SECONDS = 1.0  # at what others do, before the first case
@@ -36,9 +37,8 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     """A case that takes ``scale`` runs at each that was asked for; 1 is not part of its name."""
     if "scale" in metafunc.fixturenames:
-        scales = [float(x) for x in metafunc.config.getoption("--scale").split(",")]
-        ids = [pytest.HIDDEN_PARAM if x == 1 else f"x{x:g}" for x in scales]
-        metafunc.parametrize("scale", [int(x) if x.is_integer() else x for x in scales], ids=ids)
+        found = scales(metafunc.config.getoption("--scale"))
+        metafunc.parametrize("scale", found, ids=[pytest.HIDDEN_PARAM if x == 1 else f"x{x:g}" for x in found])
 
 
 def pytest_benchmark_update_json(config, output_json):

@@ -48,3 +48,14 @@ def chosen(names: Sequence[str]) -> list[Path]:
             near = ", ".join(get_close_matches(name, known, n=3)) or "none"
             raise ValueError(f"bench: expected an operator or a step that `--list` shows, got {name}; near it: {near}")
     return sorted({file for name in names or known for file in known[name]})
+
+
+def scales(text: str) -> list[float]:
+    """The numbers of ``--scale``, whole ones as int; raises ValueError where one is not positive."""
+    try:
+        found = [float(x) for x in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0:
+        raise ValueError(f"bench: expected a scale of positive numbers with commas between, got {text!r}")
+    return [int(x) if x.is_integer() else x for x in found]
