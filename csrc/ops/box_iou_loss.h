@@ -45,11 +45,12 @@ void box_iou_loss(const Context& context, const TensorView& prediction, const Te
     const auto in = box_loss::rows<T, A>(op, prediction, target, weight, eps, Device::kPixels);
     const int64_t n = in.tiles.total;
     check::buffer(op, "rows", rows, {n}, kind_of<A>, prediction);
+    const auto sum = row_sum::sum<Device, A>(op, rows, partial, total, avg_factor, factor);
     box_loss::with_form(op, form, [&](auto of) {
       using Body = math::BoxIouLoss<decltype(of)::value, T, A>;
       Device::rows(context, in.tiles.per_image(), in.tiles.size * 8, Body{in, rows.ptr<A>()});
     });
-    row_sum::sum<Device, A>(context, op, rows, partial, total, avg_factor, factor);
+    sum(context);
   });
 }
 

@@ -12,7 +12,7 @@ math::DflRows<T, A> distribution_rows(const char* op, const TensorView& logits, 
   const int last = logits.ndim - 1;
   check::that(logits.size(last) >= 1, op, "at least one bin", logits.size(last));
   return {rows_of<const T>(op, logits, last), per_row<A>(op, "target of one number per row", target, logits),
-          per_row<A>(op, "weight of one number per row", weight, logits), int(logits.size(last))};
+          weights<A>(op, weight, logits), int(logits.size(last))};
 }
 }  // namespace focal
 
@@ -29,11 +29,10 @@ void distribution_focal_loss(const Context& context, const TensorView& logits, c
     const auto in = focal::distribution_rows<T, A>(op, logits, target, weight);
     const int64_t n = focal::row_count(logits);
     check::buffer(op, "rows", rows, {n}, kind_of<A>, logits);
-    const math::DistributionFocal<T, A> body{
-        in, rows.ptr<A>(), focal::like_logits<T>(op, "kept of the logits' shape and device", kept, logits),
-        A(reduction)};
+    const math::DistributionFocal<T, A> body{in, rows.ptr<A>(), focal::kept_of<T>(op, kept, logits), A(reduction)};
+    const auto sum = row_sum::sum<Device, A>(op, rows, partial, total, avg_factor, reduction);
     Device::short_rows(context, n, in.n, body, 0, interleaved(in.logits));
-    row_sum::sum<Device, A>(context, op, rows, partial, total, avg_factor, reduction);
+    sum(context);
   });
 }
 
@@ -47,15 +46,15 @@ void distribution_focal_loss_backward(const Context& context, const TensorView& 
   focal::with_logits(op, logits, [&](auto t, auto a) {
     using T = typename decltype(t)::type;
     using A = typename decltype(a)::type;
-    check::kind(op, "dloss", dloss, kind_of<A>);
     const auto in = focal::distribution_rows<T, A>(op, logits, target, weight);
+    const int64_t n = focal::row_count(logits);
     const math::DistributionFocalBackward<T, A> body{
         in,
-        rows_of<const A>(op, dloss, -1),
+        row_sum::dloss<A>(op, dloss, n, logits),
         row_sum::factor<A>(op, avg_factor, logits),
         {focal::like_logits<T>(op, "dlogits of the logits' shape and device", dlogits, logits), adds},
         A(scale)};
-    Device::short_rows(context, focal::row_count(logits), in.n, body, 0, interleaved(in.logits));
+    Device::short_rows(context, n, in.n, body, 0, interleaved(in.logits));
   });
 }
 

@@ -12,24 +12,24 @@ inline int64_t row_count(const TensorView& logits) {
   return rows;
 }
 
-// One element per row, of any strides.
 template <class A>
 Rows<const A> per_row(const char* op, const char* name, const TensorView& t, const TensorView& logits) {
-  if (t.present()) {
-    check::kind(op, name, t, kind_of<A>);
-    check::that(t.numel() == row_count(logits) && check::same_device(t, logits), op, name, t);
-  }
-  return rows_of<const A>(op, t, -1);
+  return row_sum::per_row<A>(op, name, t, row_count(logits), logits);
+}
+template <class A> Rows<const A> weights(const char* op, const TensorView& t, const TensorView& logits) {
+  return t.present() ? per_row<A>(op, "weight of one number per row", t, logits) : Rows<const A>{};
 }
 
 template <class T>
 Rows<T> like_logits(const char* op, const char* expected, const TensorView& t, const TensorView& logits) {
-  if (t.present()) {
-    check::that(check::same_shape(t, logits) && check::same_device(t, logits), op, expected, t);
-    check::kind(op, expected, t, logits.kind());
-    huge_pages(t);
-  }
+  check::that(check::same_shape(t, logits) && check::same_device(t, logits), op, expected, t);
+  check::kind(op, expected, t, logits.kind());
+  huge_pages(t);
   return rows_of<T>(op, t, t.ndim - 1);
+}
+// What forward keeps, or None.
+template <class T> Rows<T> kept_of(const char* op, const TensorView& t, const TensorView& logits) {
+  return t.present() ? like_logits<T>(op, "kept of the logits' shape and device", t, logits) : Rows<T>{};
 }
 
 // f(Tag<T>, Tag<A>) with the storage type of the logits and what it accumulates in.
@@ -45,8 +45,7 @@ template <class T, class A, class Targets, class Loss>
 math::FocalRows<T, A, Targets, Loss> rows(const char* op, const TensorView& logits, const Targets& targets,
                                           const TensorView& weight, const Loss& loss) {
   const int last = logits.ndim - 1;
-  return {rows_of<const T>(op, logits, last), targets, per_row<A>(op, "weight of one number per row", weight, logits),
-          int(logits.size(last)), loss};
+  return {rows_of<const T>(op, logits, last), targets, weights<A>(op, weight, logits), int(logits.size(last)), loss};
 }
 
 struct Outputs {  // as row_sum::sum has them; kept: the gradient of rows or of total before avg_factor, or None
@@ -71,22 +70,23 @@ void forward(const Context& context, const char* op, const TensorView& logits,
              const Outputs& out) {
   const int64_t n = row_count(logits);
   check::buffer(op, "rows", out.rows, {n}, kind_of<A>, logits);
-  const auto kept = like_logits<T>(op, "kept of the logits' shape and device", out.kept, logits);
+  const auto kept = kept_of<T>(op, out.kept, logits);
+  const auto sum = row_sum::sum<Device, A>(op, out.rows, out.partial, out.total, avg_factor, reduction);
   launch<Device>(context, n,
                  math::FocalForward<std::remove_cvref_t<decltype(in)>>{in, out.rows.ptr<A>(), kept, A(reduction)});
-  row_sum::sum<Device, A>(context, op, out.rows, out.partial, out.total, avg_factor, reduction);
+  sum(context);
 }
 
 template <class Device, class T, class A, class Targets, class Loss>
 void backward(const Context& context, const char* op, const TensorView& dloss, const TensorView& logits,
               const math::FocalRows<T, A, Targets, Loss>& in, const TensorView& avg_factor, double scale,
               const TensorView& dlogits) {
-  check::kind(op, "dloss", dloss, kind_of<A>);
+  const int64_t n = row_count(logits);
   const auto factor = row_sum::factor<A>(op, avg_factor, logits);
   const auto to = like_logits<T>(op, "dlogits of the logits' shape and device", dlogits, logits);
   using In = std::remove_cvref_t<decltype(in)>;
-  launch<Device>(context, row_count(logits),
-                 math::FocalBackward<In>{in, rows_of<const A>(op, dloss, -1), factor, to, A(scale)});
+  launch<Device>(context, n,
+                 math::FocalBackward<In>{in, row_sum::dloss<A>(op, dloss, n, logits), factor, to, A(scale)});
 }
 
 }  // namespace pydistill::focal

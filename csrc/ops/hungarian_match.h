@@ -1,6 +1,7 @@
 // hungarian_match: host side.
 #pragma once
 #include "math/hungarian_match.h"
+#include "ops/linear_sum_assignment.h"
 #include "ops/match_cost.h"
 
 namespace pydistill {
@@ -47,7 +48,7 @@ void hungarian_match(const Context& context, const TensorView& logits, const Ten
                      const TensorView& workspace, const TensorView& target_of_query, const TensorView& query_of_target,
                      const TensorView& status) {
   constexpr auto op = "hungarian_match";
-  const MatchOptions options{static_cast<math::ClassCost>(class_cost),
+  const MatchOptions options{match::class_cost_of(op, class_cost),
                              class_weight,
                              l1_weight,
                              giou_weight,
@@ -70,7 +71,7 @@ void hungarian_match(const Context& context, const TensorView& logits, const Ten
   check::buffer(op, "status", status, {problems}, ScalarKind::Int64, logits);
   const MatchTensors tensors{logits, boxes, target_labels, target_boxes, counts, image_sizes, t};
   match::check_tensors<float, float>(op, tensors, options);
-  const auto policy = static_cast<math::NonFinite>(nonfinite);
+  const math::NonFinite policy = assignment::policy_of(op, nonfinite);
   const auto [keeps, width, bytes] =
       match::search_memory<Device>(t, queries, groups, policy == math::NonFinite::Forbid);
   const bool own = bytes <= Device::kSharedBytes;

@@ -91,7 +91,10 @@ math::KeypointTotal<A> total(const char* op, const TensorView& values, const Ten
 // Channels of a block, groups of the boxes of an image, boxes of a group.
 template <class Device>
 std::vector<int64_t> keypoint_layout(int64_t boxes, int64_t count, bool interleaved, int64_t size) {
-  check::that(count <= keypoints::kMostPoints, "keypoint_layout", "at most 1024 points of a box", count);
+  constexpr auto op = "keypoint_layout";
+  check::that(count <= keypoints::kMostPoints, op, "at most 1024 points of a box", count);
+  check::that(boxes <= std::numeric_limits<int>::max(), op, "fewer than 2^31 boxes", boxes);
+  check::that(size == sizeof(float) || size == sizeof(double), op, "accumulators of 4 or 8 bytes", size);
   const auto of = keypoints::layout<Device>(boxes, count, interleaved, size);
   return {of.block, of.groups(boxes), of.per_group};
 }

@@ -49,18 +49,16 @@ void keypoint_feature_loss_backward(const Context& context, const TensorView& dl
     check::buffer(op, "dloss", dloss, {}, kind_of<A>, student);
     check::buffer(op, "factor", factor, {}, kind_of<A>, student);
     kl::gradient(op, "dstudent of the student's shape and device", dstudent, student);
-    const auto gradient = feature_map<T>(op, "dstudent", dstudent, interleaved);
+    const Body body{{rows, feature_map<const T>(op, "student", student, interleaved),
+                     feature_map<const typename U::type>(op, "teacher", teacher, interleaved)},
+                    of,
+                    owners,
+                    dloss.ptr<A>(),
+                    factor.ptr<A>(),
+                    feature_map<T>(op, "dstudent", dstudent, interleaved)};
     zeros<Device>(context, op, dstudent);
     Device::rows(context, student.size(0) * rows.blocks.per_image(),
-                 12LL * rows.groups * rows.points * rows.blocks.size,
-                 Body{{rows, feature_map<const T>(op, "student", student, interleaved),
-                       feature_map<const typename U::type>(op, "teacher", teacher, interleaved)},
-                      of,
-                      owners,
-                      dloss.ptr<A>(),
-                      factor.ptr<A>(),
-                      gradient},
-                 Body::bytes(rows.points, rows.blocks.size));
+                 12LL * rows.groups * rows.points * rows.blocks.size, body, Body::bytes(rows.points, rows.blocks.size));
   });
 }
 

@@ -22,6 +22,11 @@ inline int64_t problem_bytes(int64_t rows, int64_t columns, bool forbid) {
                 : math::SearchState<double>::bytes(shorter, longer);
 }
 
+inline math::NonFinite policy_of(const char* op, int64_t k) {
+  check::that(k >= 0 && k <= int64_t(math::NonFinite::FinfoMax), op, "a policy below 4", k);
+  return static_cast<math::NonFinite>(k);
+}
+
 inline void counts(const char* op, const char* name, const TensorView& t, const TensorView& cost) {
   if (!t.present()) return;
   check::rank(op, (std::string(name) + " of shape (P,)").c_str(), t, 1);
@@ -57,7 +62,7 @@ void linear_sum_assignment(const Context& context, const TensorView& cost, const
   check::buffer(op, "column_of_row", column_of_row, {p, r}, ScalarKind::Int64, cost);
   check::buffer(op, "row_of_column", row_of_column, {p * groups, c}, ScalarKind::Int64, cost);
   check::buffer(op, "status", status, {p * groups}, ScalarKind::Int64, cost);
-  const auto policy = static_cast<math::NonFinite>(nonfinite);
+  const math::NonFinite policy = assignment::policy_of(op, nonfinite);
   const int64_t n = p * groups, m = r / groups, longer = std::max(m, c), shorter = std::min(m, c);
   const int64_t bytes = assignment::problem_bytes(m, c, policy == math::NonFinite::Forbid);
   const bool own = bytes <= Device::kSharedBytes;

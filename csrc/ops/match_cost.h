@@ -29,6 +29,11 @@ struct MatchTensors {
 
 namespace match {
 
+inline math::ClassCost class_cost_of(const char* op, int64_t k) {
+  check::that(k >= 0 && k <= int64_t(math::ClassCost::None), op, "a class_cost below 6", k);
+  return static_cast<math::ClassCost>(k);
+}
+
 template <class A> math::PerImage<A> per_image(const TensorView& t) {
   if (!t.present()) return {nullptr, 1, 0};
   return {t.ptr<A>(), t.size(0), t.size(0) ? t.numel() / t.size(0) : 0};
@@ -145,7 +150,7 @@ void match_cost(const Context& context, const TensorView& logits, const TensorVi
                 double gamma, double eps, double giou_eps, bool corners, bool l1_corners, bool clamp_targets,
                 const TensorView& extra, const TensorView& slopes, const TensorView& constant, const TensorView& cost) {
   constexpr auto op = "match_cost";
-  const MatchOptions options{static_cast<math::ClassCost>(class_cost),
+  const MatchOptions options{match::class_cost_of(op, class_cost),
                              class_weight,
                              l1_weight,
                              giou_weight,

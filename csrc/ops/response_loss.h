@@ -33,7 +33,8 @@ template <class T> math::FeatureMap<T> head_map(const char* op, const char* name
 
 template <class S, class U> constexpr int64_t kTableWords = sizeof(math::HeadChannel<S, U>) / sizeof(int64_t);
 
-// Fills `table` (channels, 12) with the list of channels, and calls f(ResponseTiles, Tag<S>, Tag<U>).
+// f(ResponseTiles, Tag<S>, Tag<U>) checks what is left to check. What it returns is called once `table` (channels, 12)
+// holds the list of channels.
 template <class Device, class F>
 void with_heads(const Context& context, const char* op, const Heads& heads, const TensorView& region, bool logit,
                 double student_clamp, double teacher_scale, double teacher_clamp, const TensorView& table, F f) {
@@ -69,10 +70,14 @@ void with_heads(const Context& context, const char* op, const Heads& heads, cons
     check::buffer(op, "region", region, {b, h, w}, kind_of<A>, any);
     check::buffer(op, "table", table, {classes + numbers, kTableWords<S, U>}, ScalarKind::Int64, any);
     Channel* list = reinterpret_cast<Channel*>(table.ptr<int64_t>());
-    for (size_t from = 0; from < n; from += math::HeadChannels<S, U>::kMost) {
+    struct Part {
       math::HeadChannels<S, U> some{};
-      some.out = list + channels(heads.student, 0, from);
       int count = 0;
+    };
+    std::vector<Part> parts;
+    for (size_t from = 0; from < n; from += math::HeadChannels<S, U>::kMost) {
+      auto& [some, count] = parts.emplace_back();
+      some.out = list + channels(heads.student, 0, from);
       for (; count < math::HeadChannels<S, U>::kMost && from + size_t(count) < n; ++count) {
         const size_t i = from + size_t(count);
         some.head[count] = {head_map<const S>(op, "a student's head of regular strides", heads.student[i]),
@@ -82,16 +87,17 @@ void with_heads(const Context& context, const char* op, const Heads& heads, cons
           some.head[count].dstudent = head_map<S>(op, "gradients of regular strides", (*heads.dstudent)[i]);
         some.first[count + 1] = some.first[count] + int(heads.student[i].size(1));
       }
-      Device::rows(context, count, some.first[count], some);
     }
-    f(math::ResponseTiles<S, U, A>{list,
-                                   int(classes),
-                                   int(numbers),
-                                   region.ptr<A>(),
-                                   {h * w, kPixels},
-                                   {A(1), A(student_clamp), A(1 - student_clamp), logit},
-                                   {A(teacher_scale), A(teacher_clamp), A(1 - teacher_clamp), true}},
-      s, u);
+    const auto run = f(math::ResponseTiles<S, U, A>{list,
+                                                    int(classes),
+                                                    int(numbers),
+                                                    region.ptr<A>(),
+                                                    {h * w, kPixels},
+                                                    {A(1), A(student_clamp), A(1 - student_clamp), logit},
+                                                    {A(teacher_scale), A(teacher_clamp), A(1 - teacher_clamp), true}},
+                       s, u);
+    for (const auto& [some, count] : parts) Device::rows(context, count, some.first[count], some);
+    run();
   });
 }
 
@@ -133,10 +139,12 @@ void response_loss(const Context& context, const TensorView& region, const Tenso
         check::buffer(op, "partial", partial, {3, rows}, kind_of<A>, region);
         check::buffer(op, "losses", losses, {2}, kind_of<A>, region);
         check::buffer(op, "factor", factor, {}, kind_of<A>, region);
-        Device::warp_rows(context, rows, response::kCost, Body{in, partial.ptr<A>(), rows}, Body::bytes(in.tiles.size));
-        Device::rows(context, 1, 3 * rows,
-                     math::ResponseTotal<A>{partial.ptr<A>(), normalizer.ptr<A>(), losses.ptr<A>(), factor.ptr<A>(),
-                                            int(rows), A(1) / A(in.numbers < 1 ? 1 : in.numbers), A(eps)});
+        return [=, &context, bytes = Body::bytes(in.tiles.size), body = Body{in, partial.ptr<A>(), rows},
+                total = math::ResponseTotal<A>{partial.ptr<A>(), normalizer.ptr<A>(), losses.ptr<A>(), factor.ptr<A>(),
+                                               int(rows), A(1) / A(in.numbers < 1 ? 1 : in.numbers), A(eps)}] {
+          Device::warp_rows(context, rows, response::kCost, body, bytes);
+          Device::rows(context, 1, 3 * rows, total);
+        };
       });
 }
 
@@ -156,11 +164,13 @@ void response_loss_backward(const Context& context, const TensorView& dlosses, c
         check::buffer(op, "dlosses", dlosses, {2}, kind_of<A>, region);
         check::buffer(op, "factor", factor, {}, kind_of<A>, region);
         response::inside(op, memory, dstudent);
-        zeros<Device>(context, op, memory);
-        Device::warp_rows(context, response_tiles<Device>(region.size(0), region.size(1) * region.size(2)),
-                          response::kCost,
-                          Body{in, dlosses.ptr<A>(), factor.ptr<A>(), A(1) / A(in.numbers < 1 ? 1 : in.numbers)},
-                          Body::bytes(in.tiles.size));
+        without_gaps(op, memory);
+        const int64_t rows = response_tiles<Device>(region.size(0), region.size(1) * region.size(2));
+        const Body body{in, dlosses.ptr<A>(), factor.ptr<A>(), A(1) / A(in.numbers < 1 ? 1 : in.numbers)};
+        return [=, &context, &memory] {
+          zeros<Device>(context, op, memory);
+          Device::warp_rows(context, rows, response::kCost, body, Body::bytes(in.tiles.size));
+        };
       });
 }
 

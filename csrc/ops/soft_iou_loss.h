@@ -16,8 +16,8 @@ inline math::SoftIouForm form(const char* op, const TensorView& logits, int64_t 
   const int64_t n = logits.size(0), k = logits.size(1);
   check::that(k >= 1 && k <= kMostClasses, op, "1 to 1024 classes", k);
   check::that(n <= std::numeric_limits<int>::max() / k, op, "fewer than 2^31 images and classes", n);
-  check::that(0 <= soft && soft <= first && measured >= 1 && first + measured <= k && (!sigmoid || k == 1), op,
-              "a form that fits the classes", k);
+  check::that(0 <= soft && soft <= first && first < k && measured >= 1 && measured <= k - first && (!sigmoid || k == 1),
+              op, "a form that fits the classes", k);
   return {int(k), int(soft), int(first), int(measured), sigmoid, literal, skip};
 }
 

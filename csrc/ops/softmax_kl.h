@@ -29,7 +29,6 @@ inline void same_shape(const char* op, const char* expected, const TensorView& a
 }
 
 inline void gradient(const char* op, const char* name, const TensorView& t, const TensorView& of) {
-  if (!t.present()) return;
   same_shape(op, name, of, t);
   check::kind(op, name, t, of.kind());
   huge_pages(t);
@@ -41,11 +40,13 @@ math::KlRows<S, U, A> rows(const char* op, const TensorView& student, const Tens
   check::positive(op, "temperature", temperature);
   check::that(dim >= 0 && dim < student.ndim, op, "dim within the student's dimensions", dim);
   same_shape(op, "teacher of the student's shape and device", student, teacher);
-  if (weight.present()) check::kind(op, "weight", weight, kind_of<A>);
   const int64_t n = student.size(int(dim));
   check::that(n >= 1 && n <= std::numeric_limits<int>::max(), op, "at least one bin", n);
-  return {rows_of<const S>(op, student, int(dim)), rows_of<const U>(op, teacher, int(dim)),
-          rows_of<const A>(op, weight, -1), int(n), A(1 / temperature)};
+  Rows<const A> weights;
+  if (weight.present())
+    weights = row_sum::per_row<A>(op, "weight of one number per row", weight, student.numel() / n, student);
+  return {rows_of<const S>(op, student, int(dim)), rows_of<const U>(op, teacher, int(dim)), weights, int(n),
+          A(1 / temperature)};
 }
 
 }  // namespace kl
@@ -64,13 +65,14 @@ void softmax_kl(const Context& context, const TensorView& student, const TensorV
     const auto in = kl::rows<S, U, A>(op, student, teacher, weight, temperature, dim);
     const int64_t n = student.numel() / in.n;
     check::buffer(op, "rows", rows, {n}, kind_of<A>, student);
-    kl::gradient(op, "kept of the student's shape and device", kept, student);
+    if (kept.present()) kl::gradient(op, "kept of the student's shape and device", kept, student);
     check::that(!kept.present() || !(weight.present() || avg_factor.present()), op,
                 "kept without weight and avg_factor", kept);
     const math::SoftmaxKl<S, U, A> body{in, rows.ptr<A>(), rows_of<S>(op, kept, int(dim)), A(scale),
                                         A(scale * reduction / temperature)};
+    const auto sum = row_sum::sum<Device, A>(op, rows, partial, total, avg_factor, reduction);
     Device::short_rows(context, n, in.n, body, 0, interleaved(in.student));
-    row_sum::sum<Device, A>(context, op, rows, partial, total, avg_factor, reduction);
+    sum(context);
   });
 }
 
@@ -87,16 +89,16 @@ void softmax_kl_backward(const Context& context, const TensorView& dloss, const 
     using U = typename decltype(u)::type;
     using A = typename Accumulate<S>::type;
     const auto in = kl::rows<S, U, A>(op, student, teacher, weight, temperature, dim);
-    check::kind(op, "dloss", dloss, kind_of<A>);
-    kl::gradient(op, "dstudent of the student's shape and device", dstudent, student);
-    kl::gradient(op, "dteacher of the teacher's shape and device", dteacher, teacher);
+    const int64_t n = student.numel() / in.n;
+    if (dstudent.present()) kl::gradient(op, "dstudent of the student's shape and device", dstudent, student);
+    if (dteacher.present()) kl::gradient(op, "dteacher of the teacher's shape and device", dteacher, teacher);
     const math::SoftmaxKlBackward<S, U, A> body{in,
-                                                rows_of<const A>(op, dloss, -1),
+                                                row_sum::dloss<A>(op, dloss, n, student),
                                                 row_sum::factor<A>(op, avg_factor, student),
                                                 {rows_of<S>(op, dstudent, int(dim)), adds},
                                                 rows_of<U>(op, dteacher, int(dim)),
                                                 A(scale / temperature)};
-    Device::short_rows(context, student.numel() / in.n, in.n, body, 0, interleaved(in.student));
+    Device::short_rows(context, n, in.n, body, 0, interleaved(in.student));
   });
 }
 

@@ -9,6 +9,14 @@ ROWS = [
         "static constexpr int kTerms = 11;",
         "static constexpr int kTerms = 4;",
         "softmax_kl",
+        forward("softmax_kl", "TestSoftmaxKl", "rows"),
+    ),
+    Mutation(
+        "small divergences as a difference",
+        "softmax_kl.h",
+        "const V v = (q < Series::kSmall) & (q > -Series::kSmall) ? small : p * q + (s - p);",
+        "const V v = q != q ? small : p * q + (s - p);",
+        "softmax_kl",
         "tests/ops/test_softmax_kl.py::test_small_divergences_keep_their_digits[1.0-cpu]",
     ),
     Mutation(
