@@ -17,7 +17,8 @@ void assign_atss(const Context& context, const TensorView& anchors, const std::v
   const int64_t a = anchors.size(0);
   const math::Levels levels = check::levels(op, level_sizes, a);
   check::padded_boxes(op, "boxes", boxes, counts, anchors);
-  check::that(topk > 0 && topk < std::numeric_limits<int>::max() / math::Levels::kMost, op, "topk in [1, 2^27)", topk);
+  check::that(topk > 0, op, "topk > 0", topk);
+  check::that(topk < 1 << 27, op, "topk < 2^27", topk);
   const int64_t b = boxes.size(0), most = boxes.size(1), slots = topk * levels.count;
   if (valid.present()) check::buffer(op, "valid", valid, {b, a}, ScalarKind::Bool, anchors);
   check::ignored(op, ignore_boxes, ignore_counts, boxes);
