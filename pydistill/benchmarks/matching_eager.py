@@ -10,51 +10,47 @@ from torch.nn import functional
 def loop(logits, boxes, labels, target_boxes, preset):
     """What the quicker of the public matchers do: torch costs of one image after the other, SciPy on each."""
     return [
-        scipy_assignment(costs_of_one(*tensors, preset).cpu().numpy())
-        for tensors in zip(logits, boxes, labels, target_boxes)
+        scipy_assignment(costs(*tensors, preset).cpu().numpy()) for tensors in zip(logits, boxes, labels, target_boxes)
     ]
 
 
 def costs(logits, boxes, labels, target_boxes, preset):
-    """(B, Q, T), one image after the other."""
-    return torch.stack([costs_of_one(*tensors, preset) for tensors in zip(logits, boxes, labels, target_boxes)])
-
-
-def costs_of_one(logits, boxes, labels, target_boxes, preset):
+    """(..., Q, T) of one image or of several at once."""
     if preset == "detr":
-        classes = -logits.softmax(-1)[:, labels]
+        classes = -of_labels(logits.softmax(-1), labels)
     else:
-        p = logits.sigmoid()[:, labels]
+        p = of_labels(logits.sigmoid(), labels)
         classes = 2 * (0.25 * (1 - p) ** 2 * -(p + 1e-8).log() - 0.75 * p**2 * -(1 - p + 1e-8).log())
     return classes + 5 * torch.cdist(boxes, target_boxes, p=1) - 2 * giou(corners(boxes), corners(target_boxes))
 
 
+def of_labels(p, labels):
+    return p.gather(-1, labels.unsqueeze(-2).expand(*p.shape[:-1], -1))
+
+
 def corners(b):
-    return torch.cat([b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2], 1)
+    return torch.cat([b[..., :2] - b[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2], -1)
 
 
 def giou(a, b):
-    areas = [(x[:, 2:] - x[:, :2]).prod(1) for x in (a, b)]
-    both = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0).prod(-1)
-    hull = (torch.maximum(a[:, None, 2:], b[:, 2:]) - torch.minimum(a[:, None, :2], b[:, :2])).prod(-1)
-    either = areas[0][:, None] + areas[1] - both
+    areas = [(x[..., 2:] - x[..., :2]).prod(-1) for x in (a, b)]
+    a, b = a.unsqueeze(-2), b.unsqueeze(-3)
+    both = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
+    either = areas[0].unsqueeze(-1) + areas[1].unsqueeze(-2) - both
     return both / either - (hull - either) / hull
 
 
 def costs_of_masks(logits, labels, masks, targets):
     """The terms as mmdet and transformers write them: two products for the cross entropy, one for Dice."""
-    return torch.stack([mask_costs_of_one(*one) for one in zip(logits, labels, masks, targets)])
-
-
-def mask_costs_of_one(logits, labels, masks, targets):
     pos, neg = (
         functional.binary_cross_entropy_with_logits(masks, torch.full_like(masks, y), reduction="none")
         for y in (1.0, 0.0)
     )
     p = masks.sigmoid()
-    dice = 1 - (2 * p @ targets.T + 1) / (p.sum(1, keepdim=True) + targets.sum(1) + 1)
-    entropy = (pos @ targets.T + neg @ (1 - targets).T) / masks.shape[1]
-    return -2 * logits.softmax(-1)[:, labels] + 5 * entropy + 5 * dice
+    dice = 1 - (2 * p @ targets.mT + 1) / (p.sum(-1, keepdim=True) + targets.sum(-1).unsqueeze(-2) + 1)
+    entropy = (pos @ targets.mT + neg @ (1 - targets).mT) / masks.shape[-1]
+    return -2 * of_labels(logits.softmax(-1), labels) + 5 * entropy + 5 * dice
 
 
 def transformers_matcher(preset):
