@@ -2,7 +2,19 @@
 
 from collections.abc import Sequence
 
-from goals import EAGER, FLOOR, GOALS, GPU_BANDWIDTH, GPU_COMPILED, GPU_EAGER, GPU_GOALS, LARGE, Goal, reason
+from goals import (
+    EAGER,
+    FLOOR,
+    GOALS,
+    GPU_BANDWIDTH,
+    GPU_COMPILED,
+    GPU_EAGER,
+    GPU_GOALS,
+    GPU_TRANSFORMERS,
+    LARGE,
+    Goal,
+    reason,
+)
 from summaries import Summary, digits, factor, milliseconds, peer_name, table
 
 OPENING = """\
@@ -104,6 +116,7 @@ def gpu_goals(summary: Summary) -> list[list[str]]:
             found = [f"{share:.0%} of the copy bandwidth"] if share < GPU_BANDWIDTH else []
         else:
             least = {"eager": GPU_EAGER, "compiled": GPU_COMPILED, "torch_linear_assignment": 2.0}
+            least |= {"transformers": GPU_TRANSFORMERS} if key == "detr_step/detector" else {}
             for kind in ("minimum_ms", "wall_ms"):
                 times = {p: row[kind][p] / row[kind]["ours"] for p in least if p in row.get(kind, {})}
                 slow = [f"{factor(t)} {peer_name(p)}" for p, t in times.items() if t < least[p]]
