@@ -24,7 +24,9 @@ __global__ void two_masks() {
   if (threadIdx.x < 2) __syncwarp(threadIdx.x ? 3 : 7);
 }
 __global__ void not_in_mask() { __syncwarp(~1u); }
-__global__ void reads_outside_mask(unsigned* out) { *out = __shfl_xor_sync(0x55555555, threadIdx.x, 1); }
+__global__ void reads_outside_mask(unsigned* out) {
+  if (threadIdx.x % 2 == 0) *out = __shfl_xor_sync(0x55555555, threadIdx.x, 1);
+}
 __global__ void ordered_by_rank(unsigned* out) {  // neighbours exchange, each with its own
   const unsigned other = __shfl_xor_sync(~0u, threadIdx.x, 1);
   if (blockIdx.x == 0) out[threadIdx.x] = other;

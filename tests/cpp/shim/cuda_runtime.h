@@ -2,10 +2,10 @@
 // the CPU, a fibre per thread, so that AddressSanitizer, UBSan and ThreadSanitizer see it. nvcc includes its file of
 // this name by itself; here the command line does (-include).
 //
-// A block's fibres run in an order drawn from PYDISTILL_SHIM_SEED (0 where unset), each until its next barrier or
-// shuffle. launch() throws where no thread can run on, where a warp's threads meet with different masks or in different
-// verbs and where a shuffle reads a thread that does not take part. Dynamic shared memory starts as NaN and ends at its
-// last byte. The barrier that PYDISTILL_SHIM_DROP names, <file>:<line>, does nothing.
+// A block's fibres run in an order drawn from PYDISTILL_SHIM_SEED (where unset, a number that is printed), each until
+// its next barrier or shuffle. launch() throws where no thread can run on, where a warp's threads meet with different
+// masks or in different verbs and where a shuffle reads a thread that does not take part. Dynamic shared memory starts as
+// NaN and ends at its last byte. The barrier that PYDISTILL_SHIM_DROP names, <file>:<line>, does nothing.
 #pragma once
 #include <math.h>
 #include <string.h>

@@ -15,6 +15,7 @@ cp "$module" "$copy/pydistill"
 cd "$copy"
 # Python and torch never free some memory, and the sanitizer's runtime must be loaded before them.
 export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1
-export PYDISTILL_ISA=shim PYDISTILL_SHIM_SEED=${PYDISTILL_SHIM_SEED:-0} OMP_NUM_THREADS=1 PYTHONPATH=$copy
+export PYDISTILL_ISA=shim PYDISTILL_SHIM_SEED=${PYDISTILL_SHIM_SEED:-$RANDOM} OMP_NUM_THREADS=1 PYTHONPATH=$copy
+echo "PYDISTILL_SHIM_SEED=$PYDISTILL_SHIM_SEED"
 preload="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=libstdc++.so)"
 LD_PRELOAD=$preload "$python" "$@"

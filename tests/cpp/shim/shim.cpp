@@ -2,10 +2,12 @@
 // What a fibre calls here is and touches plain memory only, so that ThreadSanitizer judges the device code
 // alone: it knows the fibres as threads, a barrier as what orders them, and a shuffle as nothing, as on a GPU.
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <numeric>
+#include <random>
 #include <stdexcept>
 #include <vector>
 
@@ -244,9 +246,19 @@ void Machine::play() {
   }
 }
 
+uint64_t first_seed() {
+  static const uint64_t seed = [] {
+    const std::string given = from_environment("PYDISTILL_SHIM_SEED");
+    if (!given.empty()) return std::strtoull(given.c_str(), nullptr, 10);
+    const unsigned long long drawn = std::random_device()();
+    std::fprintf(stderr, "PYDISTILL_SHIM_SEED=%llu\n", drawn);
+    return drawn;
+  }();
+  return seed;
+}
+
 Machine& this_threads_machine() {
-  if (!owner)
-    owner = std::make_unique<Machine>(std::strtoull(from_environment("PYDISTILL_SHIM_SEED").c_str(), nullptr, 10));
+  if (!owner) owner = std::make_unique<Machine>(first_seed());
   return *owner;
 }
 
