@@ -57,7 +57,7 @@ BOXES = [
         "Box<A>{-s * e.x1, -s * e.y1, s * e.x2, s * e.y2}",
         "Box<A>{-s * e.x1, -s * e.y1, s * e.x2, e.y2}",
         "distance_to_box",
-        gradient("distance_to_box", "TestDistanceToBox", "plain"),
+        gradient("distance_to_box", "TestDistanceToBox", "layers"),
     ),
     Mutation(
         "half a side is a side",

@@ -41,7 +41,7 @@ ROWS = [
         "return (z(i) - peak) * per_temperature; }",
         "return z(i) - peak * per_temperature; }",
         "softmax_kl",
-        forward("softmax_kl", "TestSoftmaxKl", "rows"),
+        forward("softmax_kl", "TestSoftmaxKl", "lanes"),
     ),
     Mutation(
         "0 over 0 is not 0",
@@ -105,7 +105,7 @@ ROWS = [
         "to[y] *= in.weight_of(first + y);",
         "to[y] *= A(1);",
         "quality_focal_loss",
-        forward("quality_focal_loss", "TestQualityFocalLoss", "rows"),
+        forward("quality_focal_loss", "TestQualityFocalLoss", "power"),
     ),
     Mutation(
         "the teacher's logits taken for probabilities",
