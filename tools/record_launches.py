@@ -11,7 +11,6 @@ import argparse
 import random
 import sys
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +18,7 @@ import fuzz
 import numpy as np
 import stub
 import torch
+from compiled_calls import watching
 from fuzz_cases import VALID
 from torch.overrides import TorchFunctionMode
 
@@ -52,10 +52,10 @@ class FillsFreshMemory(TorchFunctionMode):
 
 
 class Recording:
-    """A compiled module that writes each call of it to ``file``."""
+    """Writes calls of compiled functions to ``file``; ``called`` has their names."""
 
-    def __init__(self, kernels: Any, file: BinaryIO):
-        self.kernels, self.file = kernels, file
+    def __init__(self, file: BinaryIO):
+        self.file = file
         self.called: set[str] = set()
         self.line("pydistill-launches 1")
 
@@ -65,10 +65,6 @@ class Recording:
         self.numbers: dict[int, int] = {}  # address of a storage -> its number
         self.left: dict[int, bytes] = {}  # number -> what the last call left there
         self.line(f"case {case}")
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.kernels, name)
-        return partial(self.call, name, found) if callable(found) else found
 
     def call(self, name: str, function: Any, *args: Any) -> Any:
         """Calls ``function``; without a tensor it is one that computes a size, and is not written down."""
@@ -91,10 +87,10 @@ class Recording:
         result = function(*args)
         for number, storage in storages.items():
             now = storage.cpu().numpy().tobytes()
-            state = "kept" if self.left[number] == now else "written"
-            self.line(
-                f"after {number} {state}", self.repeatable(now, storages.values()) if state == "written" else None
-            )
+            if self.left[number] == now:
+                self.line(f"after {number} kept")
+            else:
+                self.line(f"after {number} written", self.repeatable(now, storages.values()))
             self.left[number] = now
         return result
 
@@ -146,21 +142,16 @@ def on(device: str, dtype: torch.dtype, value: Any) -> Any:
 def record(file: BinaryIO, names: list[str], calls: int, dtypes: list[torch.dtype]) -> set[str]:
     """Calls each op ``calls`` times, with one dtype after the other; returns the functions that this called."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    kernels = getattr(_C, device)
-    recording = Recording(kernels, file)
-    setattr(_C, device, recording)
-    try:
-        # One thread, so that the mode holds in backward too.
-        with FillsFreshMemory(), torch.autograd.set_multithreading_enabled(False):
-            for name in names:
-                for seed in range(calls):
-                    dtype = dtypes[seed % len(dtypes)]
-                    torch.manual_seed(seed)
-                    arguments = VALID[name](random.Random(seed))
-                    recording.begin(f"{name} {seed} {str(dtype).removeprefix('torch.')}")
-                    fuzz.call(name, {key: on(device, dtype, value) for key, value in arguments.items()})
-    finally:
-        setattr(_C, device, kernels)
+    recording = Recording(file)
+    # One thread, so that the mode holds in backward too.
+    with watching(recording.call, device), FillsFreshMemory(), torch.autograd.set_multithreading_enabled(False):
+        for name in names:
+            for seed in range(calls):
+                dtype = dtypes[seed % len(dtypes)]
+                torch.manual_seed(seed)
+                arguments = VALID[name](random.Random(seed))
+                recording.begin(f"{name} {seed} {str(dtype).removeprefix('torch.')}")
+                fuzz.call(name, {key: on(device, dtype, value) for key, value in arguments.items()})
     return recording.called
 
 
