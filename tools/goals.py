@@ -6,10 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-FLOOR, EAGER = (
-    1.5,
-    3.0,
-)  # of every operator on a CPU: near its floor or faster than torch.compile, and faster than eager
+FLOOR, EAGER = 1.5, 3.0  # of every operator on a CPU: so near its floor or faster than torch.compile, faster than eager
 GPU_COMPILED, GPU_EAGER, GPU_TRANSFORMERS, GPU_BANDWIDTH = 2.0, 5.0, 20.0, 0.8
 LARGE = 4  # the scale from which bandwidth is what bounds an operator
 
@@ -30,69 +27,40 @@ class Goal:
     """Peer, part of its memory that we may take, and the megabytes of gradients that count for neither."""
 
 
-_MATCH = "hungarian_match/images[{}]"
-_ATTENTION = [f"attention_distillation_loss/features[{p}-{s}]" for p in ("same", "upsampled") for s in (0.1, 0.6, 1.0)]
+def _rows(case: str, *ids: str) -> list[str]:
+    return [f"{case}[{i}]" for i in ids]
+
+
+_PRESETS = ("detr", "deformable_detr")
+_SMALL = _rows("hungarian_match/images", *(f"300-20-{preset}" for preset in _PRESETS))
+_LARGE = _rows("hungarian_match/images", *(f"900-100-{preset}" for preset in _PRESETS))
+_PAIRS = [f"{pair}-{spread}" for pair in ("same", "upsampled") for spread in (0.1, 0.6, 1.0)]
+_ATTENTION = _rows("attention_distillation_loss/features", *_PAIRS)
+_ONE = _rows("linear_sum_assignment/one", "300x20", "20x300", "900x100", "300x300", "900x900")
+_MANY = [f"{key}@2" for key in _rows("linear_sum_assignment/of_96_on_two_threads", "300x20", "300x100")]
+_CALLS = ("attention_distillation_loss", "softmax_kl", "soft_iou_loss", "quality_focal_loss")
+_FOCAL = _rows("quality_focal_loss/classes", "10", "20", "80") + ["sigmoid_focal_loss/classes"]
+_FOCAL += _rows("distribution_focal_loss/sides", "1.0")
+_MAPS = ("nchw-256", "nchw-512", "last-256", "last-512")
+_FEATURE, _RELATION = _rows("keypoint_feature_loss/map", *_MAPS), _rows("keypoint_relation_loss/map", *_MAPS)
+_LD = "a step of LD; a quarter of the memory beyond gradients"
+
 GOALS = [
     Goal("self attention distillation, three spreads", _ATTENTION, {"eager": 3, "compiled": 1}, floor=1.5),
     Goal("`softmax_kl`, 106744 x 17", ["softmax_kl/rows"], {"eager": 3, "compiled": 2}),
     Goal("`softmax_kl`, weights on 2% of the rows", ["softmax_kl/few_weighted_rows"], floor=1.5),
     Goal("`assign_atss` and region, under 20 MB", ["assign_atss/assign_and_region"], {"eager": 5}, memory=20),
-    Goal(
-        "matching beside a loop with SciPy",
-        [_MATCH.format(f"{s}-{p}") for s in ("300-20", "900-100") for p in ("detr", "deformable_detr")],
-        {"loop": 3},
-    ),
-    Goal(
-        "matching, 300 queries, 20 boxes",
-        [_MATCH.format(f"300-20-{p}") for p in ("detr", "deformable_detr")],
-        {"transformers": 20},
-    ),
-    Goal(
-        "matching, 900 queries, 100 boxes",
-        [_MATCH.format(f"900-100-{p}") for p in ("detr", "deformable_detr")],
-        {"transformers": 40},
-    ),
-    Goal(
-        "`linear_sum_assignment`, one problem",
-        [f"linear_sum_assignment/one[{s}]" for s in ("300x20", "20x300", "900x100", "300x300", "900x900")],
-        {"scipy": 1},
-    ),
-    Goal(
-        "the same, 96 problems on two threads",
-        [f"linear_sum_assignment/of_96_on_two_threads[{s}]@2" for s in ("300x20", "300x100")],
-        {"scipy": 1.5},
-    ),
-    Goal(
-        "overhead of a call, 60% of eager's at most",
-        [
-            f"{op}/call_overhead"
-            for op in ("attention_distillation_loss", "softmax_kl", "soft_iou_loss", "quality_focal_loss")
-        ],
-        {"eager": 1 / 0.6},
-    ),
-    Goal(
-        "a step of LD; a quarter of the memory beyond gradients",
-        ["ld_step/step"],
-        {"mmdet": 4},
-        share=("mmdet", 0.25, 69),
-    ),
-    Goal(
-        "focal losses of dense detectors",
-        [f"quality_focal_loss/classes[{n}]" for n in (10, 20, 80)]
-        + ["sigmoid_focal_loss/classes", "distribution_focal_loss/sides[1.0]"],
-        {"eager": 3},
-    ),
+    Goal("matching beside a loop with SciPy", _SMALL + _LARGE, {"loop": 3}),
+    Goal("matching, 300 queries, 20 boxes", _SMALL, {"transformers": 20}),
+    Goal("matching, 900 queries, 100 boxes", _LARGE, {"transformers": 40}),
+    Goal("`linear_sum_assignment`, one problem", _ONE, {"scipy": 1}),
+    Goal("the same, 96 problems on two threads", _MANY, {"scipy": 1.5}),
+    Goal("60% of the overhead of a call", [f"{op}/call_overhead" for op in _CALLS], {"eager": 1 / 0.6}),
+    Goal(_LD, ["ld_step/step"], {"mmdet": 4}, share=("mmdet", 0.25, 69)),
+    Goal("focal losses of dense detectors", _FOCAL, {"eager": 3}),
     Goal("a step of DETR, matching included", ["detr_step/detector"], {"transformers": 8}),
-    Goal(
-        "`keypoint_feature_loss`, beside filling the gradient",
-        [f"keypoint_feature_loss/map[{x}-{c}]" for x in ("nchw", "last") for c in (256, 512)],
-        floor=1.3,
-    ),
-    Goal(
-        "`keypoint_relation_loss`, the same",
-        [f"keypoint_relation_loss/map[{x}-{c}]" for x in ("nchw", "last") for c in (256, 512)],
-        floor=1.3,
-    ),
+    Goal("`keypoint_feature_loss`, beside filling the gradient", _FEATURE, floor=1.3),
+    Goal("`keypoint_relation_loss`, the same", _RELATION, floor=1.3),
     Goal("`response_loss`, beside filling the gradients", ["response_loss/heads"], {"compiled": 1}, floor=1.5),
     Goal("`gaussian_region`", ["gaussian_region/boxes"], {"released": 20}),
 ]
