@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pydistill import _extra
+from pydistill import _extra, ops
 from pydistill.benchmarks import cache, idle, suites, summary, table, timing
 
 pytest.importorskip("pytest_benchmark", reason="needs pip install 'pydistill[bench]'")
@@ -273,6 +273,7 @@ def test_names_that_can_be_asked_for():
     assert [file.name for file in suites.chosen(["softmax_kl", "softmax_kl"])] == ["test_softmax_kl.py"]
     assert [file.name for file in suites.chosen(["diou_loss", "giou_loss"])] == ["test_box_iou_loss.py"]
     assert suites.chosen([]) == sorted(suites.suites().values())
+    assert suites.subjects().keys() - suites.suites().keys() <= set(ops.__all__)
     assert suites.scales("0.5,1,4") == [0.5, 1, 4]
 
 
