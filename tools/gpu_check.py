@@ -6,7 +6,8 @@
 ``build`` compiles for the GPU at hand, ``test`` runs the conformance suite, the golden vectors and the graph captures
 on it, ``sanitize`` records the launches of every kernel and repeats them under each tool of compute-sanitizer,
 ``bench`` runs the benchmarks, ``reproduce`` the demo and the recipes' tables, which a GPU trains larger; a table that
-was stopped goes on with the next call. ``summary`` writes what is worth committing.
+was stopped goes on with the next call. ``summary`` writes what is worth committing; times are in the JSON that the
+benchmarks leave in build/gpu-benchmarks, for ``python -m pydistill.benchmarks.summary``.
 A stage stops after eight minutes; what it had not started by then is written down as not run, and ``--resume`` runs
 that and what failed. Every stage but the build asks first for the GPU and for kernels that run on it, and runs nothing
 else where either is missing.
