@@ -41,7 +41,7 @@ ASSIGNERS = [
         "v < negative ? kBackground : kIgnored;",
         "v < positive ? kBackground : kIgnored;",
         "assign_max_iou",
-        forward("assign_max_iou", "TestAssignMaxIou", "batch"),
+        forward("assign_max_iou", "TestAssignMaxIou", "proposals"),
     ),
     Mutation(
         "the best overlap of anchors that take no part",

@@ -12,10 +12,10 @@ BEV = [
         forward("box_keypoints", "TestBoxKeypoints", "nine"),
     ),
     Mutation(
-        "the wrong root of the radius",
+        "the released divisor of the radius",
         "gaussian_region.h",
-        "(sum + moved) / 2 : (sum - moved) / 2;",
-        "(sum + moved) / 2 : (sum + moved) / 2;",
+        "(2 * sum + shrunk) / 2 : (2 * sum - shrunk) / 8;",
+        "(2 * sum + shrunk) / 2 : (2 * sum - shrunk) / 4;",
         "gaussian_region",
         "tests/ops/test_gaussian_region.py::test_corrected_radius_is_the_largest_that_keeps_the_overlap",
     ),
