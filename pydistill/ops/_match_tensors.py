@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pydistill import _C
@@ -181,26 +180,37 @@ def _mask_terms(x: MatchTensors, wide: torch.dtype, o: MatchOptions) -> Tensor |
     _flat("target_masks", x.target_masks, tuple(layers), (x.targets(), points))  # for its shape alone: it broadcasts
     with torch.autocast(x.mask_logits.device.type, enabled=False):
         logits, masks = x.mask_logits.detach().to(wide), x.target_masks.detach().to(wide)
-        cost = logits.new_zeros(())
+        cost, p = logits.new_zeros(()), logits.sigmoid()
         if o.weight("mask"):
-            cost = o.weight("mask") / points * _mask_sums(logits, masks, o)
+            cost = o.weight("mask") / points * _mask_sums(logits, p, masks, o)
         if o.weight("dice"):
-            p = logits.sigmoid()
             sizes = [(t.square() if o.dice_squared else t).sum(-1) for t in (p, masks)]
             ratio = (2 * (masks @ p.mT) + o.dice_eps) / (sizes[0].unsqueeze(-2) + sizes[1].unsqueeze(-1) + o.dice_eps)
             cost = cost + o.weight("dice") * (1 - ratio)
     return cost.flatten(0, -3).contiguous()
 
 
-def _mask_sums(x: Tensor, y: Tensor, o: MatchOptions) -> Tensor:
-    """The mask cost of each pair, summed over the points."""
+def _mask_sums(x: Tensor, p: Tensor, y: Tensor, o: MatchOptions) -> Tensor:
+    """The mask cost of each pair, summed over the points; p = sigmoid(x)."""
     if o.mask_cost == "bce":
-        most = 40  # beyond it softplus(x) is x, to the last digit of float64
-        return F.softplus(x, threshold=most).sum(-1).unsqueeze(-2) - y @ x.mT
-    p = x.sigmoid()
+        return _softplus_sum(x, p).unsqueeze(-2) - y @ x.mT
     pos = o.alpha * (1 - p).pow(o.gamma) * -(p + o.eps).log()
     neg = (1 - o.alpha) * p.pow(o.gamma) * -(1 - p + o.eps).log()
     return neg.sum(-1).unsqueeze(-2) + y @ (pos - neg).mT
+
+
+def _softplus_sum(x: Tensor, p: Tensor) -> Tensor:
+    """The sum of softplus(x) = max(x, 0) - log max(p, 1 - p) over the last dimension.
+
+    A logarithm takes longer than many products: log a + log b = log a b.
+    """
+    q = 1 - p
+    q = torch.maximum(p, q, out=q)
+    for _ in range(5):  # the product of 32 numbers in [1/2, 1] does not underflow
+        if q.shape[-1] % 2 == 0:
+            a, b = q.chunk(2, -1)
+            q = a * b
+    return x.clamp_min(0).sum(-1) - q.log().sum(-1)
 
 
 def contiguous(*tensors: Any) -> Any:
