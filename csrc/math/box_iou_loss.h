@@ -3,7 +3,7 @@
 //   Ciou           a constant
 //   CiouReleased   differentiated: d(alpha v) = alpha (2 - alpha) dv + alpha^2 dIoU
 //   CiouMmdet      a constant, 0 where IoU <= 0.5; CIoU is cut to [-1, 1]
-// A row of weight 0 is not read.
+// A row of weight 0 gives 0, whatever its boxes are.
 #pragma once
 #include "math/pairwise_iou.h"
 #include "math/row_sum.h"
@@ -53,22 +53,27 @@ template <class T, class A> struct BoxRows {
   Tiles tiles;
   A eps;
 
-  PD_HD bool skips(int64_t i) const { return weight && weight[i] == A(0); }
-  PD_HD A weigh(int64_t i, A x) const { return weight ? weight[i] * x : x; }
+  PD_HD A weight_of(int64_t i) const { return weight ? weight[i] : A(1); }
+  template <class Group> PD_HD bool skips(Group g, int64_t tile) const {
+    if (!weight) return false;
+    return g.max(tiles.count(tile), [w = weight + tiles.first(tile)](int i) { return w[i] == A(0) ? 0 : 1; }) == 0;
+  }
 };
 
-// One row = a tile of pairs.
+// One row = a tile of pairs. What a pair of weight 0 gives is replaced, which takes no branch in the loop.
 template <BoxLoss k, class T, class A> struct BoxIouLoss {
   BoxRows<T, A> rows;
   A* loss;  // (R,)
 
   template <class Group> PD_HD void operator()(Group g, int64_t tile) const {
     const int64_t first = rows.tiles.first(tile);
-    g.each(rows.tiles.count(tile), [=, *this](int at) {
-      const int64_t i = first + at;
-      if (rows.skips(i)) return void(loss[i] = A(0));
-      const Box<A> own = load_box<A>(rows.prediction + 4 * i), other = load_box<A>(rows.target + 4 * i);
-      loss[i] = rows.weigh(i, 1 - overlap<k>(own, other, rows.eps));
+    const int count = rows.tiles.count(tile);
+    A* to = loss + first;
+    if (rows.skips(g, tile)) return g.each(count, [=](int i) { to[i] = A(0); });
+    const auto weight = g.keep(count, [=, *this](int i) { return rows.weight_of(first + i); });
+    g.each(count, [=, p = rows.prediction + 4 * first, t = rows.target + 4 * first, eps = rows.eps](int i) {
+      const A m = overlap<k>(load_box<A>(p + 4 * i), load_box<A>(t + 4 * i), eps), w = weight(i);
+      to[i] = w == A(0) ? A(0) : w * (1 - m);
     });
   }
 };
@@ -83,15 +88,16 @@ template <BoxLoss k, class T, class A> struct BoxIouLossBackward {
 
   template <class Group> PD_HD void operator()(Group g, int64_t tile) const {
     const int64_t first = rows.tiles.first(tile);
+    const int count = rows.tiles.count(tile);
+    T* to = dprediction + 4 * first;
+    if (rows.skips(g, tile)) return g.each(4 * count, [=](int i) { to[i] = T(A(0)); });
     const A down = -scale * per_factor(factor);
-    g.each(rows.tiles.count(tile), [=, *this](int at) {
-      const int64_t i = first + at;
-      Box<A> d{};
-      if (!rows.skips(i)) {
-        const Box<A> own = load_box<A>(rows.prediction + 4 * i), other = load_box<A>(rows.target + 4 * i);
-        d = overlap_gradient<k>(own, other, rows.eps) * rows.weigh(i, down * dloss[i * stride]);
-      }
-      store_box(dprediction + 4 * i, d);
+    const auto upstream =
+        g.keep(count, [=, *this](int i) { return rows.weight_of(first + i) * (down * dloss[(first + i) * stride]); });
+    g.each(count, [=, p = rows.prediction + 4 * first, t = rows.target + 4 * first, eps = rows.eps](int i) {
+      const Box<A> d = overlap_gradient<k>(load_box<A>(p + 4 * i), load_box<A>(t + 4 * i), eps);
+      const A up = upstream(i);
+      store_box(to + 4 * i, up == A(0) ? Box<A>{} : d * up);
     });
   }
 };

@@ -3,6 +3,7 @@
 //   CIoU = DIoU - alpha v,  v = 4 / pi^2 (angle_b - angle_a)^2,  angle = atan(w / (h + eps)),
 //   alpha = v / (1 - IoU + v + eps), a constant in the gradient.
 #pragma once
+#include "math/atan.h"
 #include "math/boxes.h"
 #include "math/tiles.h"
 
@@ -25,7 +26,7 @@ template <class A> struct Aspect {                        // of a pair, for CIoU
     alpha = v / (1 - iou + v + eps);
   }
   PD_HD A penalty() const { return alpha * v; }
-  PD_HD static A angle(const Box<A>& b, A eps) { return std::atan(b.width() / (b.height() + eps)); }
+  PD_HD static A angle(const Box<A>& b, A eps) { return atan(b.width() / (b.height() + eps)); }
 };
 
 template <Measure m, class A> PD_HD A measure(const Box<A>& a, const Box<A>& b, A eps) {
@@ -57,7 +58,7 @@ template <class A> PD_HD Quotient<A> floored_quotient(A top, A bottom, A eps) {
   return {top, at_least(bottom, eps), bottom < eps};
 }
 
-template <class A> PD_HD void add_union_quotient(Slopes<A>& s, const Quotient<A>& q) {
+template <class A> [[gnu::always_inline]] PD_HD void add_union_quotient(Slopes<A>& s, const Quotient<A>& q) {
   s.both += q.dtop() - q.dbottom();
   s.own_area += q.dbottom();
   s.other_area += q.dbottom();
@@ -69,7 +70,8 @@ template <class A> PD_HD void add_distance_penalty(Slopes<A>& s, const Quotient<
   s.hull_diagonal = -q.dbottom();
 }
 
-template <Measure m, class A> PD_HD Slopes<A> slopes(const Box<A>& a, const Box<A>& b, A eps) {
+// Always part of its loop: with a call in it g++ vectorises nothing. So are its callers and what it calls.
+template <Measure m, class A> [[gnu::always_inline]] PD_HD Slopes<A> slopes(const Box<A>& a, const Box<A>& b, A eps) {
   const A both = positive_area(intersection(a, b)), either = a.area() + b.area() - both;
   const Box<A> hull = enclosure(a, b);
   const A distance = squared_centre_distance(a, b), diagonal = squared_diagonal(hull);
@@ -126,7 +128,8 @@ template <class A> PD_HD Box<A> corner_gradient(const Slopes<A>& s, const Box<A>
       dy + own_height + dheight * share_of_larger(other.y2, own.y2) + dhull_height * share_of_larger(own.y2, other.y2)};
 }
 
-template <Measure m, class A> PD_HD Box<A> gradient(const Box<A>& a, const Box<A>& b, A eps, bool of_first) {
+template <Measure m, class A>
+[[gnu::always_inline]] PD_HD Box<A> gradient(const Box<A>& a, const Box<A>& b, A eps, bool of_first) {
   const Slopes<A> s = slopes<m>(a, b, eps);
   return of_first ? corner_gradient(s, a, b, eps) : corner_gradient(s.swapped(), b, a, eps);
 }

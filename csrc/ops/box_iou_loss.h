@@ -7,6 +7,9 @@ namespace pydistill {
 
 namespace box_loss {
 
+// Small enough that many are skipped where most weights are 0.
+template <class Device> constexpr int kTile = std::is_same_v<Device, Cpu> ? 128 : Device::kPixels;
+
 template <class F> void with_form(const char* op, int64_t form, F f) {
   using math::BoxLoss;
   switch (BoxLoss(form)) {
@@ -42,7 +45,7 @@ void box_iou_loss(const Context& context, const TensorView& prediction, const Te
   with_boxes(op, prediction, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
-    const auto in = box_loss::rows<T, A>(op, prediction, target, weight, eps, Device::kPixels);
+    const auto in = box_loss::rows<T, A>(op, prediction, target, weight, eps, box_loss::kTile<Device>);
     const int64_t n = in.tiles.total;
     check::buffer(op, "rows", rows, {n}, kind_of<A>, prediction);
     const auto sum = row_sum::sum<Device, A>(op, rows, partial, total, avg_factor, factor);
@@ -63,7 +66,7 @@ void box_iou_loss_backward(const Context& context, const TensorView& dloss, cons
   with_boxes(op, prediction, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
-    const auto in = box_loss::rows<T, A>(op, prediction, target, weight, eps, Device::kPixels);
+    const auto in = box_loss::rows<T, A>(op, prediction, target, weight, eps, box_loss::kTile<Device>);
     const int64_t n = in.tiles.total;
     if (dloss.ndim == 0)
       check::buffer(op, "dloss", dloss, {}, kind_of<A>, prediction);

@@ -32,7 +32,7 @@ def giou_loss(
     Args:
         prediction: ``(..., 4)`` corners ``x1, y1, x2, y2``, any unit, any floating dtype; any leading dimensions.
         target: Of the same shape. A constant.
-        weight: w, broadcasts to ``prediction`` without its last dimension. A constant. A row of weight 0 is not read;
+        weight: w, broadcasts to ``prediction`` without its last dimension. A constant. A row of weight 0 is not used;
             its loss and its gradient are 0 whatever its boxes are.
         reduction: ``"none"``: one loss per row. ``"sum"``. ``"mean"``: the sum over the number of rows, or over
             ``avg_factor``.

@@ -12,7 +12,7 @@ constexpr int kBoxes = 37;
 template <BoxLoss k> Numbers box_loss(const auto& run, int tile) {
   Numbers a = boxes(kBoxes, 1, 6), b = boxes(kBoxes, 2, 4), weight = uniform(kBoxes, 3), factor = {3};
   Numbers loss = poison(kBoxes), down = poison(4 * kBoxes);
-  weight[5] = 0, a[4 * 5] = NAN;  // not read
+  weight[5] = 0, a[4 * 5] = NAN;  // not used
   for (int i = 0; i < 4; ++i) b[i] = a[i], b[8 + i] = 9 - i;
   const Tiles tiles{kBoxes, tile};
   const BoxRows<double, double> rows{a.data(), b.data(), weight.data(), tiles, 1e-6};

@@ -1,4 +1,4 @@
-// exp, log and log1p of math/elementary.h against the next wider type: at most 2 ulp, and their values at the edges.
+// exp, log and log1p of math/elementary.h and atan of math/atan.h against the next wider type: at most 2 ulp, and their values at the edges.
 // Every 1009th float32 (a prime: all exponents, all kinds of mantissas), neighbours of every edge, and random float64.
 // This file is compiled as CUDA where the other tests are; only the host's formulas are tested here.
 #undef __CUDACC__
@@ -10,7 +10,7 @@
 #include <random>
 
 #include "core/lanes.h"
-#include "math/elementary.h"
+#include "math/atan.h"
 
 #define CHECK(ok) ((ok) ? void() : (std::printf("%s:%d: %s\n", __FILE__, __LINE__, #ok), std::exit(1)))
 
@@ -39,17 +39,23 @@ template <class A, class Wide> void check_log1p(A x, A log1p_x) {
   if (!(off <= kUlp)) std::printf("x = %a: log1p is off by %g ulp\n", double(x), off);
   CHECK(off <= kUlp);
 }
+template <class A, class Wide> void check_atan(A x, A atan_x) {
+  const double off = ulps<A, Wide>(atan_x, std::atan(Wide(x)));
+  if (!(off <= kUlp)) std::printf("x = %a: atan is off by %g ulp\n", double(x), off);
+  CHECK(off <= kUlp);
+}
 template <class A, class Wide> void check(A x) {
   check<A, Wide>(x, math::exp(x), math::log(x));
+  check_atan<A, Wide>(x, math::atan(x));
   if (!(x > 1)) check_log1p<A, Wide>(x, math::log1p(x));
   if (x != x || (x >= 0 && x <= 1)) check_log1p<A, Wide>(x, math::log1p_of_share(x));
 }
 
 template <class A, class Wide, class Int> void check_edges() {
   const A largest = std::numeric_limits<A>::max(), least = std::numeric_limits<A>::min();
-  for (const A edge :
-       {A(0), A(1), A(-1), A(2), A(0.5), std::sqrt(A(0.5)), std::sqrt(A(2)), std::log(largest), std::log(least), least,
-        std::numeric_limits<A>::denorm_min(), largest, A(2.718281828459045), A(0.34657359027997264)})
+  for (const A edge : {A(0), A(1), A(-1), A(2), A(0.5), std::sqrt(A(0.5)), std::sqrt(A(2)), std::log(largest),
+                       std::log(least), least, std::numeric_limits<A>::denorm_min(), largest, A(2.718281828459045),
+                       A(0.34657359027997264), A(0.41421356237309505), A(2.414213562373095)})
     for (int step = -1000; step <= 1000; ++step) {
       check<A, Wide>(std::bit_cast<A>(Int(std::bit_cast<Int>(edge) + Int(step))));
       check<A, Wide>(-std::bit_cast<A>(Int(std::bit_cast<Int>(edge) + Int(step))));
@@ -57,11 +63,12 @@ template <class A, class Wide, class Int> void check_edges() {
   CHECK(math::exp(A(INFINITY)) == A(INFINITY) && math::exp(A(-INFINITY)) == 0 && math::exp(A(0)) == 1);
   CHECK(math::exp(largest) == A(INFINITY) && math::exp(-largest) == 0);
   CHECK(math::log(A(INFINITY)) == A(INFINITY) && math::log(A(0)) == -A(INFINITY) && math::log(A(1)) == 0);
+  CHECK(math::atan(A(INFINITY)) == A(1.57079632679489661923) && math::atan(-A(INFINITY)) < A(-1.57));
   CHECK(std::isnan(math::log(A(-1))) && std::isnan(math::log(A(-INFINITY))));
   for (Int payload : {Int(1), Int(0x1ff), Int(-1)}) {  // what carries an exponent must not turn a NaN into a number
     const Int bits = std::bit_cast<Int>(A(NAN));
     for (const A nan : {std::bit_cast<A>(bits | (payload & (std::bit_cast<Int>(A(INFINITY)) - 1))), -A(NAN)})
-      CHECK(std::isnan(math::exp(nan)) && std::isnan(math::log(nan)));
+      CHECK(std::isnan(math::exp(nan)) && std::isnan(math::log(nan)) && std::isnan(math::atan(nan)));
   }
 }
 
@@ -75,11 +82,12 @@ template <class A, class Wide, int k> void check_lanes() {
     for (int lane = 0; lane < k; ++lane) x[lane] = wide(random);
     if (round == 0) x[0] = A(NAN), x[1] = A(INFINITY);
     if (round == 1) x[0] = A(0), x[1] = -A(INFINITY);
-    const V e = math::exp(x), l = math::log(x);
+    const V e = math::exp(x), l = math::log(x), angle = math::atan(x);
     const V share = x > 0 ? x * A(1. / 120) : V{};
     const V l1 = math::log1p(share), shared = math::log1p_of_share(share);
     for (int lane = 0; lane < k; ++lane) {
       check<A, Wide>(x[lane], e[lane], l[lane]);
+      check_atan<A, Wide>(x[lane], angle[lane]);
       if (share[lane] <= 1)
         check_log1p<A, Wide>(share[lane], l1[lane]), check_log1p<A, Wide>(share[lane], shared[lane]);
     }
