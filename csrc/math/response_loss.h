@@ -3,6 +3,7 @@
 //   l_reg = 1 / n sum_i G_i sum_k |r^s_ik - r^t_ik| / (M + eps),  M = sum G, or what is given
 // The gradient of l_cls goes to the first channel with the largest score. Of a tile whose G is all 0 no score is read.
 #pragma once
+#include "core/ahead.h"
 #include "math/elementary.h"
 #include "math/feature_map.h"
 #include "math/power.h"
@@ -70,6 +71,18 @@ template <class S, class U, class A> struct ResponseTiles {
     return channel[c].teacher.at(tiles.image(row), tiles.first(row));
   }
 
+  // The channels of a tile lie far apart, each in a line or two of a cache: all are asked for before the first is used.
+  template <class Group> PD_HD void ahead(Group g, int64_t row) const {
+    const int64_t image = tiles.image(row), first = tiles.first(row);
+    for (int c = 0; c < classes + numbers; ++c) {
+      const HeadChannel<S, U> one = channel[c];
+      if (one.student.pixel == 1) pydistill::ahead(g, one.student.at(image, first), tiles.count(row));
+      if (one.teacher.pixel == 1) pydistill::ahead(g, one.teacher.at(image, first), tiles.count(row));
+      if (one.dstudent.data && one.dstudent.pixel == 1)
+        pydistill::ahead(g, one.dstudent.at(image, first), tiles.count(row));
+    }
+  }
+
   // The largest scores of each pixel.
   template <class Group> PD_HD void strongest(Group g, int64_t row, A* s, A* t) const {
     const Grid line{1, tiles.count(row)};
@@ -101,6 +114,7 @@ template <class S, class U, class A> struct ResponseLoss {
       return g.once([=, *this] {
         for (int k = 0; k < 3; ++k) partial[k * rows + row] = A(0);
       });
+    in.ahead(g, row);
     const int count = in.tiles.count(row);
     const A* w = in.weight(row);
     A *s = g.template scratch<A>(count), *t = g.template scratch<A>(count), *d = g.template scratch<A>(count);
@@ -149,6 +163,7 @@ template <class S, class U, class A> struct ResponseBackward {
   PD_HD static int64_t bytes(int pixels) { return 2 * scratch_bytes<A>(pixels); }
   template <class Group> PD_HD void operator()(Group g, int64_t row) const {
     if (in.skips(g, row)) return;
+    in.ahead(g, row);
     const int count = in.tiles.count(row);
     const int64_t image = in.tiles.image(row), first = in.tiles.first(row);
     const A* w = in.weight(row);

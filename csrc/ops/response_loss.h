@@ -9,7 +9,8 @@ namespace pydistill {
 
 namespace response {
 
-constexpr int kPixels = 32;  // of a tile: boxes cover few
+// Of a tile, because boxes cover few: a line of a cache of each channel; a thread of a warp each.
+template <class Device> constexpr int kPixels = std::is_same_v<Device, Cpu> ? 16 : 32;
 constexpr int kCost = 1024;  // of a tile, roughly: most touch only the region
 
 struct Heads {  // (B, c_i, H, W) each, those of the classes first
@@ -92,7 +93,7 @@ void with_heads(const Context& context, const char* op, const Heads& heads, cons
                                                     int(classes),
                                                     int(numbers),
                                                     region.ptr<A>(),
-                                                    {h * w, kPixels},
+                                                    {h * w, kPixels<Device>},
                                                     {A(1), A(student_clamp), A(1 - student_clamp), logit},
                                                     {A(teacher_scale), A(teacher_clamp), A(1 - teacher_clamp), true}},
                        s, u);
@@ -112,11 +113,27 @@ inline void inside(const char* op, const TensorView& memory, const TensorList& p
   }
 }
 
+inline void writable(const char* op, const TensorView& memory, const TensorList& parts) {
+  if (memory.present()) {
+    inside(op, memory, parts);
+    without_gaps(op, memory);
+  } else {
+    for (const TensorView& part : parts) without_gaps(op, part);
+  }
+}
+
+// Zeros in all gradients: at once where they share `memory`.
+template <class Device>
+void clear(const Context& context, const char* op, const TensorView& memory, const TensorList& parts) {
+  if (memory.present()) return zeros<Device>(context, op, memory);
+  for (const TensorView& part : parts) zeros<Device>(context, op, part);
+}
+
 }  // namespace response
 
 // How many parts are summed apart.
 template <class Device> int64_t response_tiles(int64_t images, int64_t pixels) {
-  return images * math::Tiles{pixels, response::kPixels}.per_image();
+  return images * math::Tiles{pixels, response::kPixels<Device>}.per_image();
 }
 
 // student, teacher: heads (B, c, H, W), the first `classes` of them heat maps. region (B, H, W). normalizer (): or None.
@@ -148,7 +165,7 @@ void response_loss(const Context& context, const TensorView& region, const Tenso
       });
 }
 
-// dstudent: of the student's shapes, inside `memory` (n,).
+// dstudent: of the student's shapes, inside `memory` (n,) or, without it, each in memory of its own.
 template <class Device>
 void response_loss_backward(const Context& context, const TensorView& dlosses, const TensorList& student,
                             const TensorList& teacher, int64_t classes, const TensorView& region,
@@ -163,12 +180,11 @@ void response_loss_backward(const Context& context, const TensorView& dlosses, c
         using Body = math::ResponseBackward<typename S::type, typename U::type, A>;
         check::buffer(op, "dlosses", dlosses, {2}, kind_of<A>, region);
         check::buffer(op, "factor", factor, {}, kind_of<A>, region);
-        response::inside(op, memory, dstudent);
-        without_gaps(op, memory);
+        response::writable(op, memory, dstudent);
         const int64_t rows = response_tiles<Device>(region.size(0), region.size(1) * region.size(2));
         const Body body{in, dlosses.ptr<A>(), factor.ptr<A>(), A(1) / A(in.numbers < 1 ? 1 : in.numbers)};
-        return [=, &context, &memory] {
-          zeros<Device>(context, op, memory);
+        return [=, &context, &memory, &dstudent] {
+          response::clear<Device>(context, op, memory, dstudent);
           Device::warp_rows(context, rows, response::kCost, body, Body::bytes(in.tiles.size));
         };
       });

@@ -226,15 +226,21 @@ def _forward(
     return losses, factor
 
 
-def _parts(heads: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Memory for the gradients of all heads, and the part of each, laid out as the head is."""
-    memory = heads[0].new_empty(sum(x.numel() for x in heads))
-    parts = []
-    for x, part in zip(heads, torch.split(memory, [x.numel() for x in heads])):
-        b, c, h, w = x.shape
-        last = x.stride(1) == 1 and c > 1 and h * w > 1
-        parts.append(part.view(b, h, w, c).permute(0, 3, 1, 2) if last else part.view(b, c, h, w))
-    return memory, parts
+def _parts(heads: Sequence[Tensor], together: bool) -> tuple[Tensor | None, list[Tensor]]:
+    """Gradients laid out as the heads are: ``together`` in one memory, which a GPU fills with zeros at once, or apart.
+
+    On a CPU they are apart, because so large a block would be mapped afresh in each step.
+    """
+    sizes = [x.numel() for x in heads]
+    memory = heads[0].new_empty(sum(sizes)) if together else None
+    parts = [x.new_empty(x.numel()) for x in heads] if memory is None else torch.split(memory, sizes)
+    return memory, [_laid_out(part, x) for part, x in zip(parts, heads)]
+
+
+def _laid_out(part: Tensor, x: Tensor) -> Tensor:
+    b, c, h, w = x.shape
+    last = x.stride(1) == 1 and c > 1 and h * w > 1
+    return part.view(b, h, w, c).permute(0, 3, 1, 2) if last else part.view(b, c, h, w)
 
 
 def _backward(
@@ -251,7 +257,7 @@ def _backward(
 ) -> list[Tensor]:
     kernels, where = _C.on(region)
     student = [_even(x) for x in student]
-    memory, parts = _parts(student)
+    memory, parts = _parts(student, region.is_cuda)
     kernels.response_loss_backward(
         where, grad.to(region.dtype).contiguous(), student, [_even(x) for x in teacher], classes, region.contiguous(),
         factor, logit, student_clamp, teacher_scale, teacher_clamp, _table(student), memory, parts,
@@ -282,7 +288,7 @@ _response_loss = differentiable(
         "response_loss_backward(Tensor grad, Tensor[] student, Tensor[] teacher, Tensor region, Tensor factor, "
         "int classes, bool logit, float student_clamp, float teacher_scale, float teacher_clamp) -> Tensor[]",
         _backward,
-        lambda grad, student, *_: _parts([_even(x) for x in student])[1],
+        lambda grad, student, *_: _parts([_even(x) for x in student], student[0].is_cuda)[1],
     ),
     _save,
     _recall,

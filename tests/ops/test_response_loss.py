@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from pydistill import checking
+from pydistill import _C, checking
 from pydistill.ops import response_loss
-from pydistill.ops.response_loss import response_loss_reference
+from pydistill.ops.response_loss import _forward, _parts, _table, response_loss_reference
 from tests.conformance import Case, Conformance, each_device, relative_error
 from tests.golden import golden
 from tests.ops.bev import GOLDEN, INPUTS, LAST, array
@@ -203,6 +203,21 @@ def test_more_heads_than_one_table_takes():
     assert torch.equal(got.classes, want.classes) and torch.equal(got.numbers, want.numbers)
     grads = [torch.autograd.grad(sum(x), (made[0], made[2]), retain_graph=True) for x in (got, want)]
     assert all(torch.equal(a, b) for a, b in zip(*grads))
+
+
+def test_gradients_in_one_memory_or_apart():
+    """A GPU fills the gradients of all heads in one go; the kernels of a CPU take both."""
+    s, t, rs, rt, region = Case(heads(2, 3, 4, 5, 6)).inputs("cpu", torch.float32, grad=(0, 2))
+    student, teacher, options = [s.detach(), rs.detach()], [t, rt], (True, 1e-4, 0.5, 1e-4)
+    want = torch.autograd.grad(sum(response_loss(s, t, rs, rt, region)), (s, rs))
+    assert len({x.untyped_storage().data_ptr() for x in want}) == 2
+    _, factor = _forward(student, region, teacher, None, 1, *options, 1e-4)
+    memory, parts = _parts(student, True)
+    args = 1, torch.ones(2), student, teacher, 1, region, factor, *options, _table(student)
+    _C.cpu.response_loss_backward(*args, memory.fill_(torch.nan), parts)
+    assert all(torch.equal(a, b) for a, b in zip(parts, want))
+    with pytest.raises(ValueError, match="gradients inside their memory"):
+        _C.cpu.response_loss_backward(*args, memory[1:], parts)
 
 
 def test_bool_regions_and_layouts():
