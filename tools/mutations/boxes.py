@@ -28,6 +28,14 @@ BOXES = [
         forward("pairwise_iou", "TestPairwiseIou", "large-eps"),
     ),
     Mutation(
+        "another series of atan",
+        "atan.h",
+        "A(k % 2 ? -1 : 1) / A(2 * k + 3);",
+        "A(k % 2 ? -1 : 1) / A(2 * k + 2);",
+        "box_iou_loss",
+        forward("box_iou_loss", "TestBoxIouLoss", "many"),
+    ),
+    Mutation(
         "a tie goes to one side",
         "pairwise_iou.h",
         "own > other ? A(1) : own == other ? A(0.5) : A(0);",
