@@ -283,6 +283,8 @@ def test_counts_are_clamped(device, counts):
     rng = torch.Generator().manual_seed(0)
     boxes = random_boxes(rng, 2, 6, size=60.0).to(device)
     got = assign_atss(ANCHORS.to(device), LEVELS, boxes, torch.tensor(counts, device=device))
+    want = assign_atss_reference(ANCHORS.to(device), LEVELS, boxes, torch.tensor([6, 0], device=device))
+    assert torch.equal(got.gt_index, want.gt_index)
     want = assign_atss(ANCHORS.to(device), LEVELS, boxes, torch.tensor([6, 0], device=device))
     assert all(torch.equal(g, w) for g, w in zip(got, want))
     assert (got.gt_index[1] == -1).all() and got.gt_index[0].max() >= 0
