@@ -72,12 +72,34 @@ GPU_GOALS = [
     f"a captured step of DETR, 6 layers, 16 images, 300 queries, 100 boxes: {GPU_TRANSFORMERS:g} times transformers",
 ]
 
+_HALF = "half precision is converted by integers and keeps no gradient, so backward takes the exponentials again"
 REASONS = {
     "/call_overhead": "what Python and the exchange of tensors cost each call; eager PyTorch calls few operators here",
     "keypoint_": "at the floor: the time is that of the gradient's memory, of which eager PyTorch needs as much",
+    "bev_step": "at the floor: the time is that of the gradients' memory, of which eager PyTorch needs as much",
+    "attention_map/energy": "near the floor, which eager PyTorch reaches to a half as well",
+    "attention_distillation_loss/energies": "not looked into yet",
+    "sad_step": "the cross entropy of `LaneLoss` is PyTorch's on both sides",
     "softmax_kl/few_weighted_rows": "scattered reads of the weighted rows, twice, and the overhead of two calls",
+    "/half": _HALF,
+    "soft_iou_loss/lanes[float16]": _HALF,
+    "quality_focal_loss/half": f"{_HALF}; 24 ms on 2026-11-21, before inputs took turns: not explained yet",
+    "ld_step": "exponentials, not bytes, bound it; `torch.compile` takes minutes and was left out",
+    "detr_step/distilled": "exponentials and matching, not bytes, bound it; `torch.compile` was left out",
+    "integral": "the exponentials of 17 bins bound it, in backward again",
+    "match_cost/masks": "its two products are PyTorch's on both sides, and 40% of its time",
+    "masked_feature_loss": "where all pixels count, backward reads both maps again; the floor reads them once",
+    "distance_to_box": "not looked into yet",
+    "general_instance_region": "not looked into yet",
+    "info_nce_loss": "near the floor, two products of PyTorch's",
+    "matched_class_loss": "the overhead of a call; `torch.compile` was left out",
+    "matched_distillation_loss": "a composition of operators, with PyTorch's own between them",
+    "pack_targets": "a loop over lists on the host, meant for outside of a step",
+    "pairwise_iou": "not looked into yet",
+    "query_quality": "not looked into yet",
+    "query_feature_mask": "products of pixels and queries bound it, which PyTorch gives to a matrix product",
     "hungarian_match": "exponentials and logarithms of the costs, and the assignment, which takes as long as SciPy's",
-    "response_loss": "the memory of all heads' gradients, asked for at once, is fresh in each step",
+    "response_loss": "in the cells that count, each channel of each tensor is a line of a cache of its own",
 }
 """Why a row misses its goal, by a part of its key; the longest that fits counts."""
 
