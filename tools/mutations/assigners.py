@@ -49,7 +49,7 @@ ASSIGNERS = [
         "return f[i] == A(0) && v > A(0) ? v : A(0);",
         "return v > A(0) ? v : A(0);",
         "assign_max_iou",
-        forward("assign_max_iou", "TestAssignMaxIou", "valid-and-ignored"),
+        "tests/ops/test_assign_max_iou.py::test_a_thousand_random_cases",
     ),
     Mutation(
         "the largest box has the point",
