@@ -16,7 +16,11 @@ from pydistill import _C
 
 def recorded(op, seeds):
     torch.manual_seed(0)
-    return [c for seed in seeds for c in calls_of(lambda: fuzz.call(op, VALID[op](random.Random(seed))))]  # noqa: B023
+
+    def calls(seed):
+        return calls_of(lambda: fuzz.call(op, VALID[op](random.Random(seed))))
+
+    return [call for seed in seeds for call in calls(seed)]
 
 
 def test_valid_calls_reach_every_compiled_function_and_harm_nothing():

@@ -39,9 +39,9 @@ def mutated(mutation: Mutation) -> str:
     return text.replace(mutation.old, mutation.new)
 
 
-def run(command: list[str], **options: str | Path) -> None:
+def run(command: list[str], cwd: Path | None = None) -> None:
     """Runs a command that must succeed."""
-    done = subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     if done.returncode:
         raise Failed(f"{shlex.join(command)}\n{done.stdout}{done.stderr}"[-4000:])
 

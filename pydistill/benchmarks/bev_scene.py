@@ -1,10 +1,14 @@
 """Maps and boxes in bird's-eye view for the suites: at scale 1, 4 samples of 180 x 180 cells, 40 boxes each."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from pydistill.benchmarks.cases import sides
-from pydistill.ops import BEVGrid
+from pydistill.benchmarks.cases import contenders, sides
+from pydistill.benchmarks.timing import rotate
+from pydistill.ops import BEVGrid, box_keypoints
 
 SAMPLES, BOXES, CELL = 4, 40, 0.6
 CLASSES, NUMBERS = (1, 2, 2, 1, 2, 2), (2, 1, 3, 2, 2, 1)  # of nuScenes' heads: of each task; of one
@@ -43,3 +47,28 @@ def heads(grid: BEVGrid, device: str) -> list[Tensor]:
     rng = torch.Generator().manual_seed(2)
     channels = [*CLASSES, *NUMBERS * len(CLASSES)]
     return [torch.randn(SAMPLES, n, grid.height, grid.width, generator=rng).to(device) for n in channels]
+
+
+def at_key_points(
+    ours: Callable[..., Tensor],
+    eager: Callable[..., Tensor],
+    device: str,
+    scale: float,
+    channels: int,
+    layout: torch.memory_format,
+    operations: int,
+) -> dict[str, Any]:
+    """What ``compare`` takes of a loss at nine points a box; ``operations`` of a point and channel.
+
+    Floor: the gradient allocated and filled with zeros.
+    """
+    grid = grid_of(scale)
+    boxes, valid = boxes_on(grid, device)
+    points, (student, teacher) = box_keypoints(boxes, grid), maps(channels, grid, device, layout)
+    return dict(
+        **contenders(ours, eager, student, teacher, points, valid),
+        floor=rotate(torch.zeros_like, teacher),
+        bytes_moved=4 * student.numel(),
+        operations=operations * channels * points[..., 0].numel(),
+        rounds=7,
+    )

@@ -7,23 +7,11 @@ import pytest
 import torch
 
 from pydistill.benchmarks import bev_eager
-from pydistill.benchmarks.bev_scene import boxes_on, grid_of, maps
-from pydistill.benchmarks.cases import contenders
-from pydistill.benchmarks.timing import rotate
-from pydistill.ops import box_keypoints, keypoint_feature_loss
+from pydistill.benchmarks.bev_scene import at_key_points
+from pydistill.ops import keypoint_feature_loss
 
 
 @pytest.mark.parametrize("channels", [256, 512])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "last"])
 def test_map(compare, device, scale, layout, channels):
-    """Floor: the gradient allocated and filled with zeros."""
-    grid = grid_of(scale)
-    boxes, valid = boxes_on(grid, device)
-    points, (student, teacher) = box_keypoints(boxes, grid), maps(channels, grid, device, layout)
-    compare(
-        **contenders(keypoint_feature_loss, bev_eager.feature, student, teacher, points, valid),
-        floor=rotate(torch.zeros_like, teacher),
-        bytes_moved=4 * student.numel(),
-        operations=27 * channels * points[..., 0].numel(),
-        rounds=7,
-    )
+    compare(**at_key_points(keypoint_feature_loss, bev_eager.feature, device, scale, channels, layout, operations=27))
