@@ -52,6 +52,9 @@ template <class T> void zero(const Rows<T>& rows, int n, int64_t first, int64_t 
 template <class T> void prefetch(const Rows<T>& rows, int n, int64_t row) {
   constexpr int kLine = 64 / sizeof(T);
   if (rows.step != 1) return;
+#ifndef __CUDACC__
+  asm volatile("");  // g++ 12 takes a function that only prefetches for one without effect, and drops the call
+#endif
   const T* p = rows.at(row);
   for (int i = 0; i < n; i += kLine) __builtin_prefetch(p + i);
   __builtin_prefetch(p + n - 1);
