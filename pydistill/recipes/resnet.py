@@ -13,12 +13,27 @@ from torch.nn import functional as F
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _CLASSIFIER = ("fc.weight", "fc.bias")  # of torchvision's ResNets; a backbone has no use for it
 _NAMED = 8  # keys that a message lists
+_NARROW = 16  # input channels; with fewer oneDNN is not to be given a strided 1x1 convolution
+
+
+class _Pointwise(nn.Conv2d):
+    """A strided 1x1 convolution; one of few channels takes the pixels that count first, which gives the same.
+
+    On CPUs with AVX-512 (AVX2: below 8 channels) oneDNN's gradient of the weights writes past its buffer where such a
+    convolution's pictures lie channels last: github.com/uxlfoundation/oneDNN/issues/6035, with torch 2.13 too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_channels >= _NARROW:
+            return super().forward(x)
+        down, right = self.stride
+        return F.conv2d(x[..., ::down, ::right], self.weight, self.bias)
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
     if inputs == outputs and stride == 1:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(_Pointwise(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
 class BasicBlock(nn.Module):

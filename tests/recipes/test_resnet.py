@@ -54,6 +54,23 @@ def test_basic_block():
     torch.testing.assert_close(block(x), (F.batch_norm(y, *_norm(block.bn2)) + shortcut).relu())
 
 
+@pytest.mark.parametrize("inputs", [8, 12, 24])
+def test_strided_shortcut(inputs):
+    """Channels last, of few channels too, where oneDNN's gradient would write past its buffer."""
+    torch.manual_seed(0)
+    conv = BasicBlock(inputs, 16, 2).downsample[0].to(memory_format=torch.channels_last)
+    x = torch.randn(2, inputs, 64, 64).to(memory_format=torch.channels_last).requires_grad_()
+    want_x = x.detach().double().contiguous().requires_grad_()
+    weight = conv.weight.detach().double().requires_grad_()
+    want = F.conv2d(want_x, weight, stride=2)
+    dx, dw = torch.autograd.grad(want.square().sum(), [want_x, weight])
+    for _ in range(20):
+        got = conv(x)
+        grads = torch.autograd.grad(got.square().sum(), [x, conv.weight])
+        for a, b in zip((got, *grads), (want, dx, dw)):
+            torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5 * float(b.detach().abs().max()))
+
+
 def test_bottleneck():
     torch.manual_seed(0)
     block = Bottleneck(4, 8, 2).double().eval()
