@@ -24,7 +24,7 @@ constexpr auto kAtanSeries = [] {
 }();
 
 // atan(x) = atan(a) + atan(r),  r = (x - a) / (1 + a x),  a = 0, 1 or infinity: |r| <= tan(pi / 8).
-template <class V> PD_HD V atan(V x) {
+template <class V> [[gnu::always_inline]] PD_HD V atan(V x) {
 #ifdef __CUDA_ARCH__
   return ::atan(x);
 #else

@@ -23,7 +23,7 @@ template <BoxLoss k, class A> PD_HD A alpha(const Aspect<A>& aspect) {
 template <BoxLoss k, class A> PD_HD A overlap(const Box<A>& a, const Box<A>& b, A eps) {
   if constexpr (k == BoxLoss::Giou) return giou(a, b, eps);
   if constexpr (k == BoxLoss::Diou) return diou(a, b, eps);
-  const Aspect<A> aspect(a, b, eps);
+  const Aspect<A> aspect(seen_by<Measure::Ciou>(a, eps), seen_by<Measure::Ciou>(b, eps), eps);
   const A ciou = diou(a, b, eps) - alpha<k>(aspect) * aspect.v;
   if constexpr (k == BoxLoss::CiouMmdet) return ciou > 1 ? A(1) : at_least(ciou, A(-1));
   return ciou;
@@ -32,18 +32,18 @@ template <BoxLoss k, class A> PD_HD A overlap(const Box<A>& a, const Box<A>& b, 
 template <BoxLoss k, class A> PD_HD Box<A> overlap_gradient(const Box<A>& a, const Box<A>& b, A eps) {
   if constexpr (k == BoxLoss::Giou) return gradient<Measure::Giou>(a, b, eps, true);
   if constexpr (k == BoxLoss::Diou) return gradient<Measure::Diou>(a, b, eps, true);
-  Slopes<A> s = slopes<Measure::Diou>(a, b, eps);
-  const Aspect<A> aspect(a, b, eps);
+  Slopes<A> s = slopes<Measure::Diou>(a, b, eps, true);
+  const Aspect<A> aspect(seen_by<Measure::Ciou>(a, eps), seen_by<Measure::Ciou>(b, eps), eps);
   const A al = alpha<k>(aspect);
   if constexpr (k == BoxLoss::CiouReleased) {
     const A kept = 1 - al * al;
-    s.both *= kept, s.own_area *= kept, s.other_area *= kept;
+    s.both *= kept, s.area *= kept;
   }
   if constexpr (k == BoxLoss::CiouMmdet) {
     const A ciou = diou(a, b, eps) - al * aspect.v;
     if (ciou > 1 || ciou < -1) return {};
   }
-  s.own_angle = 2 * (k == BoxLoss::CiouReleased ? al * (2 - al) : al) * Aspect<A>::kScale * aspect.difference;
+  s.angle = 2 * (k == BoxLoss::CiouReleased ? al * (2 - al) : al) * Aspect<A>::kScale * aspect.difference;
   return corner_gradient(s, a, b, eps);
 }
 

@@ -38,8 +38,8 @@ BOXES = [
     Mutation(
         "a tie goes to one side",
         "pairwise_iou.h",
-        "own > other ? A(1) : own == other ? A(0.5) : A(0);",
-        "own > other ? A(1) : A(0);",
+        "(own >= other ? A(0.5) : A(0));",
+        "(own > other ? A(0.5) : A(0));",
         "pairwise_iou",
         gradient("pairwise_iou", "TestPairwiseIou", "touching-giou"),
     ),
