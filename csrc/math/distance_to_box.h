@@ -11,13 +11,18 @@ template <class T, class A> struct PointRows {
   const T *points, *scale;  // (A, 2), (A,) or null
   Tiles tiles;
 
-  PD_HD A unit(int64_t at) const { return scale ? A(scale[at]) : A(1); }
   // f(x, y, s, i) for the boxes i of a tile, of their points
   template <class Group, class F> PD_HD void each(Group g, int64_t tile, F f) const {
+    if (scale) return each(g, tile, [s = scale](int64_t at) { return A(s[at]); }, f);
+    each(g, tile, [](int64_t) { return A(1); }, f);
+  }
+
+ private:
+  template <class Group, class Unit, class F> PD_HD void each(Group g, int64_t tile, Unit unit, F f) const {
     const int64_t first = tiles.first(tile), image = tiles.image(tile) * tiles.total;
-    g.each(tiles.count(tile), [=, *this](int i) {
+    g.each(tiles.count(tile), [=, p = points](int i) {
       const int64_t at = first + i;
-      f(A(points[2 * at]), A(points[2 * at + 1]), unit(at), image + at);
+      f(A(p[2 * at]), A(p[2 * at + 1]), unit(at), image + at);
     });
   }
 };
