@@ -18,8 +18,13 @@ template <class T, class A> struct GeneralInstances {
   bool activated;  // they are probabilities already
 
   template <class Group> PD_HD void operator()(Group g, int64_t row) const {
+    activated ? compare(g, row, [](T x) { return A(x); })
+              : compare(g, row, [](T x) { return A(1) / (A(1) + exp(-A(x))); });
+  }
+
+ private:
+  template <class Group, class P> PD_HD void compare(Group g, int64_t row, P probability) const {
     const T *s = student + row * classes, *t = teacher + row * classes;
-    const auto probability = [given = activated](T x) { return given ? A(x) : A(1) / (A(1) + exp(-A(x))); };
     const Candidate<A> most = g.argmin(classes, [=](int c) {
       const A d = std::abs(probability(t[c]) - probability(s[c]));
       return Candidate<A>{d == d ? -d : A(-INFINITY)};  // a NaN comes first, and is seen below
