@@ -56,11 +56,11 @@ template <class T, class A> struct QueryQuality {
     const A least = smallest_union(sizes ? sizes + 2 * image : nullptr);
     g.column_fold(
         Grid{1, taken}, q, [n = targets.count(image)](int) { return Span{0, n}; },
-        [=, *this](int, int t) {
-          const Box<A> target = load_centred_box(targets.data + 4 * (image * targets.most + t));
-          return [=, there = target.proper()](int k) {
-            const A u = iou(Box<A>{x1[k], y1[k], x2[k], y2[k]}, target, least);
-            return there ? u : A(-INFINITY);
+        [=, *this](int, int t) {  // added, because a choice that is the same for all k is not vectorised
+          const Box<A> given = load_centred_box(targets.data + 4 * (image * targets.most + t));
+          const Box<A> target = given.proper() ? given : Box<A>{};
+          return [=, none = given.proper() ? A(0) : A(-INFINITY)](int k) {
+            return iou(Box<A>{x1[k], y1[k], x2[k], y2[k]}, target, least) + none;
           };
         },
         Max{});
