@@ -121,7 +121,7 @@ def test_ran():
     stages = {"test": {"ok": True, "passed": 7, "failed": 0, "skipped": 2}, "sanitize": {"ok": False, "calls": 40}}
     text = readme.ran([{"gpu": "H200", "date": "2026-12-01", "driver": "580.1", "stages": stages}])
     assert "| H200 (2026-12-01, driver 580.1) |" in text
-    assert "golden vectors | yes, level v3 | yes, 7 passed, 0 failed, 2 skipped |" in text
+    assert "golden vectors | yes, levels v3 and v4 | yes, 7 passed, 0 failed, 2 skipped |" in text
     assert "synccheck | does not apply | FAILED, 40 calls |" in text
 
 

@@ -96,7 +96,7 @@ PLAIN = ("ours", "eager", "compiled", "floor")  # contenders with a column of th
 NOT_HERE = "does not apply"
 WHEEL = "docs/installation.md#one-wheel-every-torch"
 RAN = [  # what, on a CPU, the stage of `make gpu-check` that does it on a GPU
-    ("operators: conformance and golden vectors", "yes, level v3", "test"),
+    ("operators: conformance and golden vectors", "yes, levels v3 and v4", "test"),
     ("graph capture and replay, of operators and of whole steps", NOT_HERE, "test"),
     ("device code in the CUDA shim (ASan, UBSan)", "yes, but for bfloat16", None),
     ("compile with warnings as errors", "nvcc 13.0; in `.ci/run` for sm_90, to PTX", "build"),
