@@ -36,6 +36,7 @@ from pydistill import _C
 HANG_SECONDS = 30
 MEMORY_BYTES = 16 << 30
 VALID_EVERY = 5  # cases: one is a valid call
+PLAIN_TORCH = ("info_nce_loss",)  # PyTorch's operators alone: they would read 2^42 elements, for days
 CALLS_SERVE = 32  # cases: finding out what a public op calls takes longer than calling it
 
 
@@ -96,6 +97,8 @@ def try_public(seed: int, index: int, names: list[str]) -> str | None:
     """Prints and runs a case of the public ops; returns what went wrong."""
     name, arguments = make_case(seed, index, names)
     announce(index, name, arguments)
+    if name in PLAIN_TORCH and any(isinstance(x, torch.Tensor) and x.numel() > 2**32 for x in arguments.values()):
+        return None
     try:
         call(name, arguments)
     except Exception as error:
