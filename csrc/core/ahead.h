@@ -4,15 +4,9 @@
 
 namespace pydistill {
 
+// A prefetch in code that a CPU and a GPU share: a GPU has other warps to run while one waits.
 template <class Group, class T> PD_HD void ahead(const Group&, const T* p, int64_t n) {
-  if constexpr (std::is_same_v<Group, Serial>) {
-#ifndef __CUDACC__
-    asm volatile("");  // g++ 12 takes a function that only prefetches for one without effect, and drops the call
-#endif
-    constexpr int kLine = 64 / sizeof(T);
-    for (int64_t i = 0; i < n; i += kLine) __builtin_prefetch(p + i);
-    __builtin_prefetch(p + n - 1);
-  }
+  if constexpr (std::is_same_v<Group, Serial>) prefetch(p, n);
 }
 
 }  // namespace pydistill

@@ -48,16 +48,19 @@ template <class T> void zero(const Rows<T>& rows, int n, int64_t first, int64_t 
   }
 }
 
-// Asks for a row's memory ahead of its use; where its elements are far apart that is not worth it.
-template <class T> void prefetch(const Rows<T>& rows, int n, int64_t row) {
-  constexpr int kLine = 64 / sizeof(T);
-  if (rows.step != 1) return;
+// Asks for the n elements at p, a line of the cache at a time. For a CPU.
+template <class T> PD_HD void prefetch(const T* p, int64_t n) {
 #ifndef __CUDACC__
   asm volatile("");  // g++ 12 takes a function that only prefetches for one without effect, and drops the call
 #endif
-  const T* p = rows.at(row);
-  for (int i = 0; i < n; i += kLine) __builtin_prefetch(p + i);
+  constexpr int kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < n; i += kLine) __builtin_prefetch(p + i);
   __builtin_prefetch(p + n - 1);
+}
+
+// Asks for a row's memory ahead of its use; where its elements are far apart that is not worth it.
+template <class T> void prefetch(const Rows<T>& rows, int n, int64_t row) {
+  if (rows.step == 1) prefetch(rows.at(row), n);
 }
 
 // Those of the rows first .. first + count whose element is not 0; returns how many.
