@@ -58,6 +58,16 @@ def test_spills_need_a_reason(stores, loads, rules, wrong):
     assert all(expected in fault for expected, fault in zip(wrong, found))
 
 
+def test_static_shared_memory_is_limited():
+    kernels = tool("kernels")
+    (fault,) = kernels.faults(
+        kernels.read(log(*(entry(BLOCK, 90, 32, 0, 0, f", {n} bytes smem") for n in (2048, 2052))))
+    )
+    assert fault.startswith("softmax_kl: FoldLoss<float> [block] takes 2052 bytes of static shared memory")
+    launch = (kernels.ROOT / "csrc" / "core" / "launch.h").read_text()
+    assert f"kSharedBytes = {48 - kernels.STATIC // 1024} * 1024" in launch
+
+
 def test_reasons_of_a_release_need_a_spill():
     kernels = tool("kernels")
     allowed = [kernels.Spill("", 4, "a few"), kernels.Spill("FoldLoss", 100, "many")]

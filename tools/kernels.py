@@ -4,7 +4,8 @@
     python tools/kernels.py --log FILE ...       reads what a build printed (-Xptxas=-v, ninja -v -j1), compiles nothing
 
 Compiles every csrc/cuda/*.cu with the module's own flags and warnings as errors. The exit status is 1 where a kernel
-spills more than tools/spills.py gives a reason for, or where, of a whole release, no kernel needs such a reason.
+spills more than tools/spills.py gives a reason for or has more static shared memory than launches leave it, or where,
+of a whole release, no kernel needs such a reason.
 """
 
 import argparse
@@ -36,6 +37,7 @@ USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
 TIME = re.compile(r"Compile time = ([\d.]+) ms")
 REGISTERS = 65536  # of one multiprocessor, on every architecture so far
 THREADS = 256  # of a block: Block::kThreads
+STATIC = 2048  # bytes of a block's 48 KB that Cuda::kSharedBytes leaves to static shared memory
 
 
 @dataclass(frozen=True)
@@ -141,12 +143,19 @@ def reason(kernel: Kernel, allowed: list[Spill]) -> Spill | None:
 
 
 def faults(kernels: list[Kernel], allowed: list[Spill] = SPILLS) -> list[str]:
-    """Kernels that spill without a reason; of a whole release also reasons that no kernel needs."""
+    """Kernels that spill without a reason or leave a launch too little shared memory; of a whole release also reasons
+    that no kernel needs.
+    """
     spilling = {k: reason(k, allowed) for k in kernels if k.spill}
     wrong = [
         f"{k.file}: {k.name} spills {k.spill} bytes for sm_{k.architecture}, and tools/spills.py does not say why"
         for k, why in spilling.items()
         if why is None
+    ]
+    wrong += [
+        f"{k.file}: {k.name} takes {k.shared} bytes of static shared memory, expected at most {STATIC}"
+        for k in kernels
+        if k.shared > STATIC
     ]
     if {k.architecture for k in kernels} >= set(RELEASE) and len({k.file for k in kernels}) == len(OPS):
         wrong += [f"tools/spills.py: no kernel needs {s.pattern!r}" for s in allowed if s not in spilling.values()]

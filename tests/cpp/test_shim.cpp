@@ -68,7 +68,7 @@ int main(int argc, char** argv) {
   CHECK(refused("two masks", [] { run(two_masks, 0); }));
   CHECK(refused("not in the mask", [] { run(not_in_mask, 0); }));
   CHECK(refused("outside its mask", [&] { run(reads_outside_mask, 0, out); }));
-  CHECK(refused("invalid argument", [&] { run(ordered_by_rank, 49 * 1024, out); }));
+  CHECK(refused("invalid argument", [&] { run(ordered_by_rank, Cuda::kSharedBytes + 1, out); }));
 #endif
   run(barrier_in_a_branch, 0, 256);
   run(ordered_by_rank, 0, out);

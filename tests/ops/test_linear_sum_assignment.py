@@ -96,7 +96,9 @@ def test_random_matrices_give_scipys_indices(seed):
 
 @each_device
 @pytest.mark.parametrize(
-    "shape", [(300, 900), (900, 300), (300, 300), (1, 900), (900, 20), (128, 129), (127, 128), (64, 65)]
+    "shape",
+    # the state of (900, 100) is just under 48 KB, which on a GPU is too much for a block's own memory
+    [(300, 900), (900, 300), (300, 300), (1, 900), (900, 20), (900, 100), (128, 129), (127, 128), (64, 65)],
 )
 @pytest.mark.parametrize("kind", ["normal", "ties", "near"])
 def test_large_matrices(shape, kind, device):

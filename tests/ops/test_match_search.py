@@ -84,7 +84,12 @@ def test_equals_costs_then_assignment(seed, device):
 @pytest.mark.parametrize("nonfinite", ["forbid", "clamp"])
 @pytest.mark.parametrize(
     "queries, targets",
-    [(140, 30), pytest.param(300, 60, marks=pytest.mark.slow), pytest.param(900, 20, marks=pytest.mark.slow)],
+    [
+        (140, 30),
+        (100, 85),
+        pytest.param(300, 60, marks=pytest.mark.slow),
+        pytest.param(900, 20, marks=pytest.mark.slow),
+    ],
 )
 def test_equals_them_across_tiles(queries, targets, nonfinite, device):
     """Several tiles of match_cost; on a GPU a warp and a block, in their own scratch and in what the caller brings."""
