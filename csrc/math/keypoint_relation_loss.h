@@ -71,12 +71,17 @@ template <class S, class U, class A> struct KeypointRelationLoss {
     Relations<A>::fill(g, gt, count, cosine, eps, at);
     const Relations<A> rs{gs, as, count, cosine}, rt{gt, at, count, cosine};
     const A per = count > 0 ? A(1) / (A(count) * A(count)) : A(0);
+    // A product fused with the subtraction would leave its rounding where the two are equal, with a sign and a slope.
+    const auto apart = [=](int k, int l) {
+      const A s = rs(k, l), t = rt(k, l);
+      return s == t ? A(0) : s - t;
+    };
     const A total =
-        g.sum(Grid{count, count}, [=, norm = norm](int k) { return [=](int l) { return norm(rs(k, l) - rt(k, l)); }; });
+        g.sum(Grid{count, count}, [=, norm = norm](int k) { return [=](int l) { return norm(apart(k, l)); }; });
     g.put(loss, box, total * per);
     // Once: where R^s is R^t but for rounding, a slope taken again may have the other sign.
     g.each(Grid{count, count}, [=, norm = norm, n = count](int k) {
-      return [=](int l) { gt[k * n + l] = per * norm.slope(rs(k, l) - rt(k, l)); };
+      return [=](int l) { gt[k * n + l] = per * norm.slope(apart(k, l)); };
     });
     const auto e = [=, n = count](int k, int l) { return gt[k * n + l]; };
     g.row_sums(Grid{count, count}, mass, [=](int k) { return [=](int l) { return e(k, l) * rs(k, l); }; });

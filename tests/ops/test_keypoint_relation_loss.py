@@ -136,6 +136,19 @@ def test_points_off_the_map_are_zero(device, gram):
 
 
 @each_device
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("channels", [4, 16, 256])
+def test_maps_that_are_alike_have_no_relation_to_learn(channels, last, dtype, device):
+    """A student that begins as its teacher: rounding has a sign, but no slope."""
+    _, t, points, valid = Case(maps(1, channels, 4, last=last)).inputs(device, dtype)
+    s = t.clone().requires_grad_()
+    loss = keypoint_relation_loss(s, t, points, valid)
+    assert loss.item() == 0
+    assert not torch.autograd.grad(loss, s)[0].any()
+
+
+@each_device
 @pytest.mark.parametrize("scale", [1, 3])
 def test_channels_of_maps_that_are_nearly_alike(device, scale):
     """The terms of the loss are a million times as large as their difference."""
