@@ -12,16 +12,29 @@ _task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", No
 
 
 class SharedGradient:
-    """The sum of the gradients so far, of one backward pass."""
+    """The sum of the gradients so far, of one backward pass.
+
+    Autograd runs each gradient on the CUDA stream of its forward, and sees none of those that are added here: the next
+    stream waits for the last.
+    """
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
         self._pass = -1
+        self._stream: torch.cuda.Stream | None = None  # that wrote the sum last
 
     def so_far(self) -> Tensor | None:
         """What losses may add to; None before the first."""
         assert _task is not None
-        return self._sum if self._pass == _task() else None  # of a pass that failed halfway nothing is left
+        if self._sum is None or self._pass != _task():  # of a pass that failed halfway nothing is left
+            return None
+        if self._stream is not None:
+            here = torch.cuda.current_stream(self._sum.device)
+            if here != self._stream:
+                here.wait_stream(self._stream)
+                self._sum.record_stream(here)
+                self._stream = here
+        return self._sum
 
     def add(self, gradient: Tensor) -> None:
         """Takes ``gradient`` over. It may be ``so_far()`` itself, already added to."""
@@ -29,6 +42,7 @@ class SharedGradient:
         before = self.so_far()
         if before is None:
             self._sum, self._pass = gradient, _task()
+            self._stream = torch.cuda.current_stream(gradient.device) if gradient.is_cuda else None
         elif gradient is not before:
             before.add_(gradient)
 

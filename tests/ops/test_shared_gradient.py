@@ -126,3 +126,21 @@ def test_without_a_gradient_it_is_the_tensor_itself(device):
     with torch.no_grad():
         y = x.clone().requires_grad_()
         assert share_gradient(y) is y
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_losses_on_streams_of_their_own():
+    """The one that adds second waits for the first, which a long computation holds up."""
+    x = rows("cuda", torch.float32)
+    (want,) = torch.autograd.grad(sum(side_losses(as_rows(x))), x)
+    z, losses = share_gradient(as_rows(x)), []
+    for seed in range(4):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(10_000_000)
+            losses.append(side_losses(z)[seed])
+        torch.cuda.current_stream().wait_stream(stream)
+    (got,) = torch.autograd.grad(sum(losses), x)
+    assert (got - want).norm() < 1e-6 * want.norm()
