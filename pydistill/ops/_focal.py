@@ -52,12 +52,12 @@ def row_loss(name: str, targets: str, options: str = "", adds: bool = False) -> 
         *numbers, factor, reduce, keep = others[end - 1 :]
         shape = logits.shape[:-1]
         logits = _walkable(logits, logits.dim())
-        rows, partial, total = row_buffers(logits, shape.numel(), reduce)
+        rows, partial, total, result = row_buffers(logits, shape, reduce)
         kept = torch.empty_like(logits) if keep else None
         kernels, where = _C.on(logits)
         walkable = (_walkable(t, logits.dim()) for t in others[: end - 1])
         getattr(kernels, name)(where, logits, *walkable, *numbers, factor, rows, partial, total, kept)
-        return rows.view(shape) if total is None else total, kept
+        return result, kept
 
     def backward(
         grad: Tensor, logits: Tensor, *others: Any, consume: bool = False, into: Tensor | None = None

@@ -65,14 +65,20 @@ def reduce_reference(rows: Tensor, weight: Tensor | None, reduction: str, avg_fa
     return torch.where((total == 0) & (divisor == 0), total, total / divisor)
 
 
-def row_buffers(like: Tensor, rows: int, reduce: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """``rows``, ``partial`` and ``total`` of a forward kernel; the last two only where it needs them."""
+def row_buffers(like: Tensor, shape: torch.Size, reduce: bool) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+    """``rows``, ``partial`` and ``total`` of a forward kernel, and the result, which is one of them.
+
+    The kernel writes losses of any ``shape`` as a row. What is returned is no view, which autograd would let nobody
+    modify.
+    """
     wide = accumulator(like.dtype)
-    losses = like.new_empty(rows, dtype=wide)
     if not reduce:
-        return losses, None, None
-    partial = like.new_empty((rows + _TILE - 1) // _TILE, dtype=wide) if rows > _TILE else None
-    return losses, partial, like.new_empty((), dtype=wide)
+        losses = like.new_empty(shape, dtype=wide)
+        return losses.view(-1), None, None, losses
+    count = shape.numel()
+    partial = like.new_empty((count + _TILE - 1) // _TILE, dtype=wide) if count > _TILE else None
+    total = like.new_empty((), dtype=wide)
+    return like.new_empty(count, dtype=wide), partial, total, total
 
 
 def keeps_gradient(learner: Tensor) -> bool:

@@ -186,11 +186,11 @@ def _forward(
     factor: float,
     reduce: bool,
 ) -> Tensor:
-    rows, partial, total = row_buffers(prediction, prediction.numel() // 4, reduce)
+    rows, partial, total, result = row_buffers(prediction, prediction.shape[:-1], reduce)
     kernels, where = _C.on(prediction)
     boxes = _flat(prediction, target, weight)
     kernels.box_iou_loss(where, *boxes, avg_factor, _FORMS.index(form), eps, factor, rows, partial, total)
-    return rows.view(prediction.shape[:-1]) if total is None else total
+    return result
 
 
 def _backward(

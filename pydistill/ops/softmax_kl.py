@@ -139,8 +139,7 @@ def _forward(
     reduce: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    count = student.numel() // student.shape[dim] if student.numel() else 0
-    rows, partial, total = row_buffers(student, count, reduce)
+    rows, partial, total, result = row_buffers(student, _rows_shape(student, dim), reduce)
     student, teacher = regular(student, dim), regular(teacher, dim)
     if weight is not None:
         weight = regular(weight, -1)
@@ -149,7 +148,7 @@ def _forward(
     kernels.softmax_kl(
         where, student, teacher, weight, avg_factor, temperature, dim, scale, factor, rows, partial, total, kept
     )
-    return rows.view(_rows_shape(student, dim)) if total is None else total, kept
+    return result, kept
 
 
 def _backward(

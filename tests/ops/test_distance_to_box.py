@@ -26,6 +26,7 @@ class TestDistanceToBox(Conformance):
         "layers": Case(scaled(2, 3, 7, 4)),
     }
     gradients = (1,)
+    linear = True
     empty = Case(normal((5, 2), (0, 5, 4)))
     wrong = {
         "points": (lambda: distance_to_box(torch.rand(3), torch.rand(3, 4)), ValueError, r"\(A, 2\), got \[3\]"),
