@@ -77,8 +77,8 @@ class UniDistillLoss(nn.Module):
             ``"lidar_from_fusion"``, whose weights are the paper's, or ``"same_modality"``, which the paper does not
             have.
         reference: ``"paper"``, or ``"released"``: reads the maps at (v, u), lets an empty sample count as one box of no
-            size at the origin, paints the origin for each padded row up to the fullest sample, and has the teacher's
-            clamp of 1e-3 of its camera from fusion.
+            size at the origin unless all are empty, paints the origin for each padded row up to the fullest sample, and
+            has the teacher's clamp of 1e-3 of its camera from fusion.
         feature, relation, response: Weights. None: of ``path``. A term of weight 0 is not computed.
         low_adapter, high_adapter: What stands between the student's features and the losses: an
             :class:`pydistill.adapters.Adapter` of kind "1x1" or "3x3", a module, or None. That of a term of weight 0 is
@@ -175,9 +175,10 @@ class UniDistillLoss(nn.Module):
         """Boxes, those whose points are read, and those that paint the region."""
         if not self.released or boxes.ndim != 3 or valid.shape != boxes.shape[:2]:  # the operators say what is wrong
             return boxes, valid, valid
-        boxes = boxes.where(valid[..., None], 0)
+        boxes = boxes.where(valid.unsqueeze(-1), 0)
+        fullest = valid.any(0)  # rows up to the fullest sample's count: the released loader pads no further
         first = torch.arange(valid.shape[1], device=valid.device) == 0
-        return boxes, valid | first, valid.any(0).expand_as(valid)
+        return boxes, valid | (first & fullest.any()), fullest.expand_as(valid)
 
     def _features(self, ours: Tensor | None, theirs: Tensor | None, level: str) -> tuple[Tensor, Tensor]:
         if ours is None or theirs is None:

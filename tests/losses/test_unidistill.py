@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pydistill.adapters import Adapter
 from pydistill.losses import BEVPrediction, UniDistillLoss
 from pydistill.losses.unidistill import PATHS
-from tests.conformance import relative_error
+from tests.conformance import NoCopies, relative_error
 from tests.golden import golden
 from tests.losses import bev_scene
 from tests.losses.bev_scene import GRID, scene
@@ -184,15 +185,45 @@ def test_terms_of_weight_0_need_nothing():
         UniDistillLoss(GRID)(only, teacher, boxes, valid)
 
 
+def padded(boxes, valid, rows):
+    """With so many more rows, of numbers that must not be read."""
+    more = boxes.new_full((len(boxes), rows, boxes.shape[2]), 3.0)
+    return torch.cat([boxes, more], 1), torch.cat([valid, valid.new_zeros(len(valid), rows)], 1)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
 @pytest.mark.parametrize("reference", ["paper", "released"])
-def test_no_boxes(reference):
+def test_no_boxes(reference, rows):
     student, teacher, boxes, valid = scene(0)
-    for b, v in ((boxes[:, :0], valid[:, :0]), (boxes, torch.zeros_like(valid))):
-        terms = UniDistillLoss(GRID, reference=reference)(student, teacher, b, v)
-        grads = torch.autograd.grad(sum(terms.values()), leaves(student))
-        counted = reference == "released" and b.shape[1]  # a box of no size at the origin
-        assert all(x.isfinite() and bool(counted or x == 0) for x in terms.values())
-        assert all(g.isfinite().all() for g in grads) and bool(counted) == any((g != 0).any() for g in grads)
+    none = padded(boxes[:, :0], valid[:, :0], rows)
+    terms = UniDistillLoss(GRID, reference=reference)(student, teacher, *none)
+    grads = torch.autograd.grad(sum(terms.values()), leaves(student))
+    assert len(terms) == 4 and all(x == 0 for x in [*terms.values(), *(g.abs().max() for g in grads)])
+
+
+@pytest.mark.parametrize("reference", ["paper", "released"])
+def test_padding_makes_no_difference(reference):
+    """A batch whose last sample is empty: as released that one counts as a box, however many rows there are."""
+    student, teacher, boxes, valid = scene(0)
+    want = UniDistillLoss(GRID, reference=reference)(student, teacher, boxes[:, :4], valid[:, :4])
+    got = UniDistillLoss(GRID, reference=reference)(student, teacher, *padded(boxes, valid, 3))
+    assert all(relative_error(got[name], want[name]) < 1e-12 for name in want)
+
+
+def on_cuda(p):
+    return BEVPrediction(fake(p.low), fake(p.high), [fake(x) for x in p.heatmaps], [fake(x) for x in p.regressions])
+
+
+def fake(x):
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
+
+
+@pytest.mark.parametrize("reference", ["paper", "released"])
+def test_nothing_is_copied_or_read_by_the_host(reference):
+    student, teacher, boxes, valid = scene(0)
+    with FakeTensorMode(), NoCopies(), torch.no_grad():
+        terms = UniDistillLoss(GRID, reference=reference)(on_cuda(student), on_cuda(teacher), fake(boxes), fake(valid))
+    assert {(x.device.type, x.ndim) for x in terms.values()} == {("cuda", 0)}
 
 
 def test_half_students_keep_a_loss_scale():
