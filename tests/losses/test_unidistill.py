@@ -13,6 +13,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pydistill.adapters import Adapter
 from pydistill.losses import BEVPrediction, UniDistillLoss
 from pydistill.losses.unidistill import PATHS
+from pydistill.ops import (
+    box_keypoints,
+    gaussian_region,
+    keypoint_feature_loss,
+    keypoint_relation_loss,
+    response_loss,
+)
 from tests.conformance import NoCopies, relative_error
 from tests.golden import golden
 from tests.losses import bev_scene
@@ -93,6 +100,46 @@ def test_terms_and_gradients(path):
         for a, b in zip(one, other):
             # response_loss writes zeros where the restatement has no gradient
             assert (a is None or (a == 0).all()) if b is None else relative_error(a, b) < 1e-9, name
+
+
+@pytest.mark.parametrize(
+    ("option", "changed"),
+    [
+        (dict(swap_xy=True), {"feature", "relation"}),
+        (dict(teacher_clamp=0.45), {"classes"}),
+        (dict(formula="corrected"), {"classes", "numbers"}),
+        (dict(swap_xy=False, teacher_clamp=1e-4, formula="released"), set()),
+    ],
+)
+def test_an_option_changes_its_own_part_alone(option, changed):
+    made = scene(0)
+    want, got = (UniDistillLoss(GRID, **x)(*made) for x in ({}, option))
+    assert {name for name in want if not torch.equal(got[name], want[name])} == changed
+
+
+@pytest.mark.parametrize("reference", ["paper", "released"])
+@pytest.mark.parametrize("swap_xy", [False, True])
+@pytest.mark.parametrize("formula", ["released", "corrected"])
+def test_options_are_those_of_the_operators(reference, swap_xy, formula):
+    """On a batch without padding or empty samples, where nothing else of ``reference`` is seen."""
+    student, teacher, boxes, _ = scene(0)
+    boxes, valid = boxes[:, :4], torch.ones(3, 4, dtype=torch.bool)
+    loss = UniDistillLoss(
+        GRID, path="camera_from_fusion", reference=reference, swap_xy=swap_xy, teacher_clamp=0.02, formula=formula
+    )
+    got = loss(student, teacher, boxes, valid)
+    points = box_keypoints(boxes, GRID)
+    answers = response_loss(
+        student.heatmaps, teacher.heatmaps, student.regressions, teacher.regressions,
+        gaussian_region(boxes, valid, GRID, formula=formula), teacher_clamp=0.02,
+    )  # fmt: skip
+    want = {
+        "feature": 10 * keypoint_feature_loss(student.low, teacher.low, points, valid, swap_xy=swap_xy),
+        "relation": 5 * keypoint_relation_loss(student.high, teacher.high, points, valid, swap_xy=swap_xy),
+        "classes": 10 * answers.classes,
+        "numbers": 10 * answers.numbers,
+    }
+    assert all(relative_error(got[name], want[name]) < 1e-12 for name in want)
 
 
 @pytest.mark.parametrize("case", [*GOLDEN, "n5_5_clamp1e-3"])
@@ -246,6 +293,9 @@ def test_half_students_keep_a_loss_scale():
     [
         (lambda: UniDistillLoss(GRID, path="x"), "path in .*, got 'x'"),
         (lambda: UniDistillLoss(GRID, reference="x"), "reference in .*, got 'x'"),
+        (lambda: UniDistillLoss(GRID, swap_xy="x"), r"swap_xy in \(None, False, True\), got 'x'"),
+        (lambda: UniDistillLoss(GRID, formula="x"), "formula in .*'released', 'corrected'.*, got 'x'"),
+        (lambda: UniDistillLoss(GRID, teacher_clamp=0.5), r"teacher_clamp in \[0, 1/2\), got 0.5"),
         (lambda: UniDistillLoss(GRID, feature=-1), "finite feature >= 0, got -1.0"),
         (
             lambda: UniDistillLoss(GRID)(scene(0, channels=6)[0], *scene(0)[1:]),
