@@ -22,6 +22,7 @@ from pydistill.ops._keypoints import used_boxes
 
 Path = Literal["camera_from_lidar", "camera_from_fusion", "lidar_from_camera", "lidar_from_fusion", "same_modality"]
 Reference = Literal["paper", "released"]
+Formula = Literal["released", "corrected"]
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,17 @@ class UniDistillLoss(nn.Module):
             ``"lidar_from_fusion"``, whose weights are the paper's, or ``"same_modality"``, which the paper does not
             have.
         reference: ``"paper"``, or ``"released"``: reads the maps at (v, u), lets an empty sample count as one box of no
-            size at the origin, paints the origin for each padded row up to the fullest sample, and has the teacher's
-            clamp of 1e-3 of its camera from fusion.
+            size at the origin unless all are empty, paints the origin for each padded row up to the fullest sample, and
+            has the teacher's clamp of 1e-3 of its camera from fusion.
         feature, relation, response: Weights. None: of ``path``. A term of weight 0 is not computed.
         low_adapter, high_adapter: What stands between the student's features and the losses: an
             :class:`pydistill.adapters.Adapter` of kind "1x1" or "3x3", a module, or None. That of a term of weight 0 is
             left out, as DDP wants a gradient of each parameter.
         teacher_temperature: Of the teacher's logits.
+        teacher_clamp, swap_xy: Override what ``reference`` says: how far the teacher's probabilities stay from 0 and 1,
+            in [0, 1/2), and whether the maps are read at (v, u).
+        formula: Of the region's radii, as in :func:`pydistill.ops.gaussian_region`. None: ``"released"``, as the paper
+            has none.
 
     Raises:
         ValueError: for values outside the above.
@@ -104,9 +109,17 @@ class UniDistillLoss(nn.Module):
         low_adapter: Adapter | nn.Module | None = None,
         high_adapter: Adapter | nn.Module | None = None,
         teacher_temperature: float = 2.0,
+        teacher_clamp: float | None = None,
+        swap_xy: bool | None = None,
+        formula: Formula | None = None,
     ):
         super().__init__()
-        for name, value, known in (("path", path, tuple(PATHS)), ("reference", reference, get_args(Reference))):
+        for name, value, known in (
+            ("path", path, tuple(PATHS)),
+            ("reference", reference, get_args(Reference)),
+            ("swap_xy", swap_xy, (None, False, True)),
+            ("formula", formula, (None, *get_args(Formula))),
+        ):
             if value not in known:
                 raise ValueError(f"UniDistillLoss: expected {name} in {known}, got {value!r}")
         preset = PATHS[path]
@@ -118,8 +131,13 @@ class UniDistillLoss(nn.Module):
             if not (isfinite(weight) and weight >= 0):
                 raise ValueError(f"UniDistillLoss: expected a finite {name} >= 0, got {weight}")
         self.grid, self.released = grid, reference == "released"
-        self.teacher_clamp = preset.teacher_clamp if self.released else 1e-4
+        preset_clamp = preset.teacher_clamp if self.released else 1e-4
+        self.teacher_clamp = preset_clamp if teacher_clamp is None else float(teacher_clamp)
+        if not 0 <= self.teacher_clamp < 0.5:
+            raise ValueError(f"UniDistillLoss: expected teacher_clamp in [0, 1/2), got {teacher_clamp}")
         self.teacher_temperature = teacher_temperature
+        self.swap_xy = self.released if swap_xy is None else swap_xy
+        self.formula = "released" if formula is None else formula
         used = low_adapter if self.weights["feature"] else None, high_adapter if self.weights["relation"] else None
         self.adapters = build_adapters(used, "unidistill")
 
@@ -142,19 +160,19 @@ class UniDistillLoss(nn.Module):
         """
         boxes, valid, painted = self._boxes(boxes.detach(), valid)
         points = box_keypoints(boxes, self.grid)
-        region = gaussian_region(boxes, painted, self.grid)
+        region = gaussian_region(boxes, painted, self.grid, formula=self.formula)
         used = used_boxes(points, valid) & (boxes.narrow(-1, 3, 2) >= 0).all(-1)
         divisors = joint_mean({"boxes": used.sum().to(region.dtype), "region": region.sum()})
         terms = {}
         if self.weights["feature"]:
             ours, theirs = self._features(student.low, teacher.low, "low")
             terms["feature"] = self.weights["feature"] * keypoint_feature_loss(
-                ours, theirs, self._on(points, ours), used, swap_xy=self.released, normalizer=divisors["boxes"]
+                ours, theirs, self._on(points, ours), used, swap_xy=self.swap_xy, normalizer=divisors["boxes"]
             )
         if self.weights["relation"]:
             ours, theirs = self._features(student.high, teacher.high, "high")
             terms["relation"] = self.weights["relation"] * keypoint_relation_loss(
-                ours, theirs, self._on(points, ours), used, swap_xy=self.released, normalizer=divisors["boxes"]
+                ours, theirs, self._on(points, ours), used, swap_xy=self.swap_xy, normalizer=divisors["boxes"]
             )
         if self.weights["response"]:
             losses = response_loss(
@@ -175,9 +193,10 @@ class UniDistillLoss(nn.Module):
         """Boxes, those whose points are read, and those that paint the region."""
         if not self.released or boxes.ndim != 3 or valid.shape != boxes.shape[:2]:  # the operators say what is wrong
             return boxes, valid, valid
-        boxes = boxes.where(valid[..., None], 0)
+        boxes = boxes.where(valid.unsqueeze(-1), 0)
+        fullest = valid.any(0)  # rows up to the fullest sample's count: the released loader pads no further
         first = torch.arange(valid.shape[1], device=valid.device) == 0
-        return boxes, valid | first, valid.any(0).expand_as(valid)
+        return boxes, valid | (first & fullest.any()), fullest.expand_as(valid)
 
     def _features(self, ours: Tensor | None, theirs: Tensor | None, level: str) -> tuple[Tensor, Tensor]:
         if ours is None or theirs is None:

@@ -130,8 +130,8 @@ def region(scene, i, index, threshold, preset, paper):
     return value
 
 
-def objective(preset, reference, student, teacher, scene):
-    """Each term, already weighted and added up over the levels."""
+def objective(preset, reference, student, teacher, scene, box_rows=giou_rows):
+    """Each term, already weighted and added up over the levels; ``box_rows`` is the loss of predicted boxes."""
     paper = reference == "paper"
     eps = EPS32 if reference == "mmdet" else 0.0
     assigner = {"fcos": "points", "retina": "max_iou"}.get(preset, "atss")
@@ -182,9 +182,9 @@ def objective(preset, reference, student, teacher, scene):
         total += weight.sum()
         theirs = (tz[pos].view(-1, 4, n).softmax(-1) * torch.arange(n)).sum(-1)
         theirs = torch.cat([centre[pos] - theirs[:, :2], centre[pos] + theirs[:, 2:]], 1)
-        terms["pseudo_box"] = terms["pseudo_box"] + (giou_rows(box, theirs) * weight).sum()
-        giou = (giou_rows(box, target) * weight).sum() / (1 + eps)
-        terms["box"] = terms["box"] + (1 if preset == "fcos" else 2) * giou
+        terms["pseudo_box"] = terms["pseudo_box"] + (box_rows(box, theirs) * weight).sum()
+        loss = (box_rows(box, target) * weight).sum() / (1 + eps)
+        terms["box"] = terms["box"] + (1 if preset == "fcos" else 2) * loss
         if preset in ("atss", "fcos"):
             bce = F.binary_cross_entropy_with_logits(rows(student.centerness)[pos], central, reduction="sum")
             terms["centerness"] = terms["centerness"] + bce / samples

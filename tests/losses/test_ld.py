@@ -204,6 +204,10 @@ def test_options_outside_the_known_are_named():
         (dict(imitation_region="all"), "expected imitation_region in"),
         (dict(preset="atss", reference="mmdet"), "expected preset 'gfl' of reference 'mmdet', got 'atss'"),
         (dict(main_ld=-1.0), "expected a finite main_ld >= 0, got -1.0"),
+        (
+            dict(box_loss="iou"),
+            "expected box_loss in ('giou', 'diou', 'ciou', 'ciou_released', 'ciou_mmdet'), got 'iou'",
+        ),
         (dict(vlr_upper="half"), "expected vlr_upper in ('closed', 'open'), got 'half'"),
         (dict(vlr_region="negatives"), "expected vlr_weight 'score' or 'one' of the region 'negatives', got 'iou'"),
     ):

@@ -1,10 +1,19 @@
 """LDLoss: the objectives of paper and codes, restated, and what they make of larger batches."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from pydistill.losses import DensePrediction, LDLoss
-from pydistill.ops import fine_grained_region, general_instance_region, inside_region
+from pydistill.ops import (
+    ciou_loss,
+    diou_loss,
+    fine_grained_region,
+    general_instance_region,
+    giou_loss,
+    inside_region,
+)
 from tests.conformance import assert_close, relative_error
 from tests.losses import ld_restated as restated
 from tests.losses.ld_scene import (
@@ -39,6 +48,28 @@ def test_objective_is_the_restated_one(preset, reference):
     for name in got:
         assert relative_error(got[name], want[name]) < 1e-9, name
     assert_close(gradients(got, student), gradients(want, student), 1e-9)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("box_loss", "rows"),
+    [
+        ("giou", giou_loss),
+        ("diou", diou_loss),
+        ("ciou", ciou_loss),
+        ("ciou_released", partial(ciou_loss, alpha="released")),
+        ("ciou_mmdet", partial(ciou_loss, alpha="mmdet")),
+    ],
+)
+def test_box_loss_is_the_operator(preset, box_loss, rows):
+    student, teacher = prediction(0, grad=True), prediction(1)
+    loss = LDLoss(STRIDES, preset=preset, vlr_kd=10.0, pseudo_box=1.0, box_loss=box_loss)
+    facts = restated.Scene(grid(), SIZES, STRIDES, BOXES, LABELS, COUNTS)
+    got = run(loss, student, teacher)
+    want = restated.objective(preset, "paper", student, teacher, facts, partial(rows, eps=1e-6))
+    for name in got:
+        assert relative_error(got[name], want[name]) < 1e-9, name
+    assert_close(gradients(got, student), gradients({name: want[name] for name in got}, student), 1e-9)
 
 
 def doubled(p):

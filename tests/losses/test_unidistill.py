@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pydistill.adapters import Adapter
 from pydistill.losses import BEVPrediction, UniDistillLoss
 from pydistill.losses.unidistill import PATHS
-from tests.conformance import relative_error
+from pydistill.ops import (
+    box_keypoints,
+    gaussian_region,
+    keypoint_feature_loss,
+    keypoint_relation_loss,
+    response_loss,
+)
+from tests.conformance import NoCopies, relative_error
 from tests.golden import golden
 from tests.losses import bev_scene
 from tests.losses.bev_scene import GRID, scene
@@ -92,6 +100,46 @@ def test_terms_and_gradients(path):
         for a, b in zip(one, other):
             # response_loss writes zeros where the restatement has no gradient
             assert (a is None or (a == 0).all()) if b is None else relative_error(a, b) < 1e-9, name
+
+
+@pytest.mark.parametrize(
+    ("option", "changed"),
+    [
+        (dict(swap_xy=True), {"feature", "relation"}),
+        (dict(teacher_clamp=0.45), {"classes"}),
+        (dict(formula="corrected"), {"classes", "numbers"}),
+        (dict(swap_xy=False, teacher_clamp=1e-4, formula="released"), set()),
+    ],
+)
+def test_an_option_changes_its_own_part_alone(option, changed):
+    made = scene(0)
+    want, got = (UniDistillLoss(GRID, **x)(*made) for x in ({}, option))
+    assert {name for name in want if not torch.equal(got[name], want[name])} == changed
+
+
+@pytest.mark.parametrize("reference", ["paper", "released"])
+@pytest.mark.parametrize("swap_xy", [False, True])
+@pytest.mark.parametrize("formula", ["released", "corrected"])
+def test_options_are_those_of_the_operators(reference, swap_xy, formula):
+    """On a batch without padding or empty samples, where nothing else of ``reference`` is seen."""
+    student, teacher, boxes, _ = scene(0)
+    boxes, valid = boxes[:, :4], torch.ones(3, 4, dtype=torch.bool)
+    loss = UniDistillLoss(
+        GRID, path="camera_from_fusion", reference=reference, swap_xy=swap_xy, teacher_clamp=0.02, formula=formula
+    )
+    got = loss(student, teacher, boxes, valid)
+    points = box_keypoints(boxes, GRID)
+    answers = response_loss(
+        student.heatmaps, teacher.heatmaps, student.regressions, teacher.regressions,
+        gaussian_region(boxes, valid, GRID, formula=formula), teacher_clamp=0.02,
+    )  # fmt: skip
+    want = {
+        "feature": 10 * keypoint_feature_loss(student.low, teacher.low, points, valid, swap_xy=swap_xy),
+        "relation": 5 * keypoint_relation_loss(student.high, teacher.high, points, valid, swap_xy=swap_xy),
+        "classes": 10 * answers.classes,
+        "numbers": 10 * answers.numbers,
+    }
+    assert all(relative_error(got[name], want[name]) < 1e-12 for name in want)
 
 
 @pytest.mark.parametrize("case", [*GOLDEN, "n5_5_clamp1e-3"])
@@ -184,15 +232,45 @@ def test_terms_of_weight_0_need_nothing():
         UniDistillLoss(GRID)(only, teacher, boxes, valid)
 
 
+def padded(boxes, valid, rows):
+    """With so many more rows, of numbers that must not be read."""
+    more = boxes.new_full((len(boxes), rows, boxes.shape[2]), 3.0)
+    return torch.cat([boxes, more], 1), torch.cat([valid, valid.new_zeros(len(valid), rows)], 1)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
 @pytest.mark.parametrize("reference", ["paper", "released"])
-def test_no_boxes(reference):
+def test_no_boxes(reference, rows):
     student, teacher, boxes, valid = scene(0)
-    for b, v in ((boxes[:, :0], valid[:, :0]), (boxes, torch.zeros_like(valid))):
-        terms = UniDistillLoss(GRID, reference=reference)(student, teacher, b, v)
-        grads = torch.autograd.grad(sum(terms.values()), leaves(student))
-        counted = reference == "released" and b.shape[1]  # a box of no size at the origin
-        assert all(x.isfinite() and bool(counted or x == 0) for x in terms.values())
-        assert all(g.isfinite().all() for g in grads) and bool(counted) == any((g != 0).any() for g in grads)
+    none = padded(boxes[:, :0], valid[:, :0], rows)
+    terms = UniDistillLoss(GRID, reference=reference)(student, teacher, *none)
+    grads = torch.autograd.grad(sum(terms.values()), leaves(student))
+    assert len(terms) == 4 and all(x == 0 for x in [*terms.values(), *(g.abs().max() for g in grads)])
+
+
+@pytest.mark.parametrize("reference", ["paper", "released"])
+def test_padding_makes_no_difference(reference):
+    """A batch whose last sample is empty: as released that one counts as a box, however many rows there are."""
+    student, teacher, boxes, valid = scene(0)
+    want = UniDistillLoss(GRID, reference=reference)(student, teacher, boxes[:, :4], valid[:, :4])
+    got = UniDistillLoss(GRID, reference=reference)(student, teacher, *padded(boxes, valid, 3))
+    assert all(relative_error(got[name], want[name]) < 1e-12 for name in want)
+
+
+def on_cuda(p):
+    return BEVPrediction(fake(p.low), fake(p.high), [fake(x) for x in p.heatmaps], [fake(x) for x in p.regressions])
+
+
+def fake(x):
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
+
+
+@pytest.mark.parametrize("reference", ["paper", "released"])
+def test_nothing_is_copied_or_read_by_the_host(reference):
+    student, teacher, boxes, valid = scene(0)
+    with FakeTensorMode(), NoCopies(), torch.no_grad():
+        terms = UniDistillLoss(GRID, reference=reference)(on_cuda(student), on_cuda(teacher), fake(boxes), fake(valid))
+    assert {(x.device.type, x.ndim) for x in terms.values()} == {("cuda", 0)}
 
 
 def test_half_students_keep_a_loss_scale():
@@ -215,6 +293,9 @@ def test_half_students_keep_a_loss_scale():
     [
         (lambda: UniDistillLoss(GRID, path="x"), "path in .*, got 'x'"),
         (lambda: UniDistillLoss(GRID, reference="x"), "reference in .*, got 'x'"),
+        (lambda: UniDistillLoss(GRID, swap_xy="x"), r"swap_xy in \(None, False, True\), got 'x'"),
+        (lambda: UniDistillLoss(GRID, formula="x"), "formula in .*'released', 'corrected'.*, got 'x'"),
+        (lambda: UniDistillLoss(GRID, teacher_clamp=0.5), r"teacher_clamp in \[0, 1/2\), got 0.5"),
         (lambda: UniDistillLoss(GRID, feature=-1), "finite feature >= 0, got -1.0"),
         (
             lambda: UniDistillLoss(GRID)(scene(0, channels=6)[0], *scene(0)[1:]),

@@ -108,6 +108,30 @@ def test_checkpoint_holds_the_student_alone(data, fabric, tmp_path):
         torch.testing.assert_close(value, student.state_dict()[name], rtol=1e-3, atol=1e-6)
 
 
+def slow_names(student):
+    """Of the backbone, and of where attention samples."""
+    own = {id(p) for p in student.backbone.parameters()}
+    parts = ("sampling_offsets", "reference_points")
+    return {n for n, p in student.named_parameters() if id(p) in own or any(part in n for part in parts)}
+
+
+@pytest.mark.parametrize(
+    ("detector", "share", "sampling"), [("deformable_detr", 0.1, 10), ("detr", 0.1, 0), ("deformable_detr", 1.0, 0)]
+)
+def test_groups_of_parameters(data, fabric, detector, share, sampling):
+    """The released plan's; with a share of 1 the groups are as without it."""
+    config = replace(TINY, detector=detector, refine=PAPER.refine, layers=3, encoder_layers=1, backbone_lr=share)
+    training = Training(config, data[0], fabric=fabric)
+    slow, fast = ({id(p) for p in group["params"]} for group in training.optimizer.param_groups)
+    backbone = {id(p) for p in training.student.backbone.parameters()}
+    assert len(slow - backbone) == sampling and backbone <= slow and not slow & fast
+    assert slow | fast == {id(p) for p in training.student.parameters()}
+    if sampling:
+        names = slow_names(training.student)
+        assert slow == {id(p) for n, p in training.student.named_parameters() if n in names}
+        assert any("reference_points" in n for n in names)
+
+
 def test_rates_and_clipping(data, fabric):
     config = replace(TINY, optimizer="sgd", lr=1.0, warmup=1, weight_decay=0.0, backbone_lr=0.1, clip=1e-3)
     training = Training(config, data[0], fabric=fabric)
@@ -115,12 +139,11 @@ def test_rates_and_clipping(data, fabric):
     training.run(1)
     rates = [group["lr"] for group in training.optimizer.param_groups]
     assert rates == pytest.approx([0.1 * config.learning_rate(0), config.learning_rate(0)])
-    own = {id(p) for p in training.student.backbone.parameters()}
-    backbone = {name for name, p in training.student.named_parameters() if id(p) in own}
+    slow = slow_names(training.student)
     moved = 0.0
     for name, value in weights(training).items():
         if value.is_floating_point() and "running" not in name:
-            share = config.learning_rate(0) * (0.1 if name in backbone else 1.0)
+            share = config.learning_rate(0) * (0.1 if name in slow else 1.0)
             moved += float(((value - before[name]) / share).double().square().sum())
     assert moved**0.5 == pytest.approx(1e-3, rel=0.02)  # the norm of the gradient, clipped
 

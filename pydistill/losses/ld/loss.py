@@ -32,7 +32,7 @@ class LDLoss(nn.Module):
                        number of positives
     centerness         binary cross entropy of ATSS and FCOS at the positives, over their number
     box                :math:`\sum w_a (1 - GIoU_a) / \sum w_a` over the positives; ATSS and FCOS weigh with the
-                       centerness, RetinaNet with 1
+                       centerness, RetinaNet with 1; ``box_loss`` takes DIoU or CIoU
     dfl                distribution focal loss of GFL, mean of the four sides, weighed as the box
     main_ld            :math:`\frac{2}{B} \sum_{pos} w_a \frac14 \sum_{side} \ell`
     vlr_ld             :math:`\frac{2}{B} \sum_{VLR} v_a \frac14 \sum_{side} \ell`, with :math:`v_a` of the valuable

@@ -1,5 +1,7 @@
 """The terms of ``LDLoss``."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from pydistill.losses.normalizers import divide, joint_mean
 from pydistill.losses.once import once
 from pydistill.ops import (
     box_to_distance,
+    ciou_loss,
+    diou_loss,
     distribution_focal_loss,
     fine_grained_region,
     general_instance_region,
@@ -25,7 +29,14 @@ from pydistill.ops import (
     softmax_kl,
 )
 
-_EPS = 1e-6  # of IoU and GIoU, in squared strides, as in mmdetection
+_EPS = 1e-6  # of all IoUs, in squared strides, as in mmdetection
+_BOX_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "giou": giou_loss,
+    "diou": diou_loss,
+    "ciou": ciou_loss,
+    "ciou_released": partial(ciou_loss, alpha="released"),
+    "ciou_mmdet": partial(ciou_loss, alpha="mmdet"),
+}
 
 
 class Objective(Step):
@@ -62,12 +73,12 @@ class Objective(Step):
         return divide((rows * positive).sum(), self.divisors["samples"] + self.settings.rules.eps)
 
     def box(self) -> Tensor:
-        """GIoU loss against the annotated boxes."""
+        """GIoU loss, or another one, against the annotated boxes."""
         return self._box_loss(self.targets.boxes)
 
     def _box_loss(self, target: Tensor) -> Tensor:
         divisor = self.divisors["box"] * (1 + self.settings.rules.eps)
-        return giou_loss(
+        return _BOX_LOSSES[self.settings.rules.box_loss](
             self.student_boxes, target, weight=self.box_weight, reduction="mean", avg_factor=divisor, eps=_EPS
         )
 

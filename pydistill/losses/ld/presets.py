@@ -51,6 +51,9 @@ DETECTORS = {
 class LDRules:
     """Where paper and codes disagree; each field can be given to ``LDLoss`` by its name."""
 
+    box_loss: Literal["giou", "diou", "ciou", "ciou_released", "ciou_mmdet"] = "giou"
+    """Of box and pseudo box: one minus which IoU. Of CIoU alpha is ``"constant"``, or as each code has it; see
+    :func:`pydistill.ops.ciou_loss`."""
     vlr_region: Literal["band", "inside", "negatives"] = "band"
     """``"band"``: anchors as of ``pydistill.ops.valuable_localization_region``; ``"inside"``: negatives with the centre
     inside a box; ``"negatives"``: all of them."""
@@ -140,6 +143,7 @@ def weights_of(preset: Preset, reference: Reference, overrides: dict[str, float 
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "box_loss": ("giou", "diou", "ciou", "ciou_released", "ciou_mmdet"),
     "vlr_region": ("band", "inside", "negatives"),
     "vlr_measure": ("diou", "diou_released"),
     "vlr_upper": ("closed", "open"),

@@ -38,7 +38,7 @@ class DetrConfig:
         batch: pictures a step, over all devices.
         optimizer: ``"adamw"``, the paper's, or ``"sgd"`` with momentum 0.9.
         lr: learning rate after ``warmup`` steps.
-        backbone_lr: factor of it for the backbone.
+        backbone_lr: factor of it for the backbone, sampling offsets and reference points.
         clip: largest norm of the gradient; 0: any.
         drops: shares of the steps after which the learning rate falls to a tenth; empty: it falls as a cosine.
         detrdistill: whether there is distillation; with it off nothing else changes.
@@ -143,7 +143,7 @@ STUDENT = DetrConfig(steps=500)
 TEACHER = replace(STUDENT, width=0.45, steps=1600, lr=3e-3, evaluate_every=400)
 
 # The released plan of COCO: Deformable DETR without refinement, 50 epochs of 117 266 pictures, a tenth of the rate
-# after the 40th.
+# after the 40th, and of it for the backbone, sampling offsets and reference points.
 PAPER = DetrConfig(
     detector="deformable_detr", backbone="resnet50", width=1.0, strides=(8, 16, 32, 64), channels=256, queries=300,
     layers=6, encoder_layers=6, feedforward=1024, dropout=0.1, refine=False, size=(800, 1333), augment="flip",

@@ -24,6 +24,7 @@ from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, 
 from pydistill.schedule import Term
 
 _TERM = "detr"
+_SAMPLING = ("sampling_offsets", "reference_points")  # as Deformable DETR names them
 
 register_dataclass(SetPrediction)  # the distiller looks for tensors in what a student returns
 
@@ -188,11 +189,15 @@ def check_pair(student: DetrConfig, teacher: DetrConfig) -> None:
 
 
 def _groups(distiller: nn.Module, backbone: nn.Module, share: float) -> Iterator[dict[str, Any]]:
-    """The parameters that learn: the backbone's with their share of the learning rate, and the others."""
-    own = {id(p) for p in backbone.parameters()}
+    """The parameters that learn: with a share of the learning rate the backbone's and those of where attention samples,
+    and the others.
+    """
+    slow = {id(p) for p in backbone.parameters()}
+    if share != 1:  # else the order of the parameters, in which their gradients' norm is summed, stays as it is
+        slow |= {id(p) for name, p in distiller.named_parameters() if any(part in name for part in _SAMPLING)}
     trained = [p for p in distiller.parameters() if p.requires_grad]
-    yield {"params": [p for p in trained if id(p) in own], "share": share}
-    yield {"params": [p for p in trained if id(p) not in own], "share": 1.0}
+    yield {"params": [p for p in trained if id(p) in slow], "share": share}
+    yield {"params": [p for p in trained if id(p) not in slow], "share": 1.0}
 
 
 def _frozen(teacher: nn.Module) -> nn.Module:
