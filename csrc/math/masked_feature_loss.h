@@ -102,23 +102,24 @@ template <class S, class U, class A, class Norm> struct MaskedFeatureBackward {
     const Grid grid = across ? Grid{count, in.channels} : Grid{in.channels, count};
     S* d = dstudent.at(n, first);
     const int64_t step = across ? dstudent.pixel : dstudent.channel;
-    if (in.skips(g, row)) return g.each(grid, [=](int y) { return [to = d + y * step](int x) { to[x] = S(A(0)); }; });
+    const auto to = [=](int y) { return d + y * step; };
+    if (in.skips(g, row)) return g.fill(grid, to, [](int) { return [](int) { return A(0); }; });
     const A upstream = *dloss * *factor;
     const auto slope = [upstream, norm = in.norm](S s, U t, A w) {
       const A v = upstream * w * norm.slope(A(s) - A(t));
-      return S(w == A(0) ? A(0) : v);
+      return w == A(0) ? A(0) : v;
     };
     const S* s = in.student.at(n, first);
     const U* t = in.teacher.at(n, first);
     if (across)
-      return g.each(grid, [=, *this, w = in.weight(row)](int i) {
-        return [=, to = d + i * step, s = s + i * in.student.pixel, t = t + i * in.teacher.pixel, w = w(i)](int c) {
-          to[c] = slope(s[c], t[c], w);
+      return g.fill(grid, to, [=, *this, w = in.weight(row)](int i) {
+        return [=, s = s + i * in.student.pixel, t = t + i * in.teacher.pixel, w = w(i)](int c) {
+          return slope(s[c], t[c], w);
         };
       });
-    g.each(grid, [=, *this, w = in.weight(row)](int c) {
-      return [=, to = d + c * step, s = s + c * in.student.channel, t = t + c * in.teacher.channel](int i) {
-        to[i] = slope(s[i], t[i], w(i));
+    g.fill(grid, to, [=, *this, w = in.weight(row)](int c) {
+      return [=, s = s + c * in.student.channel, t = t + c * in.teacher.channel](int i) {
+        return slope(s[i], t[i], w(i));
       };
     });
   }

@@ -190,12 +190,14 @@ template <class T, class A> struct SoftIouBackward {
         Grid{1, pixels}, mean, [form = in.form](int) { return Span{form.first, form.first + form.measured}; },
         [=](int, int c) { return [power = s.power(c), of = slope(c)](int i) { return power(i) * of(i); }; });
     T* to = dlogits + n * channels * in.tiles.total + in.tiles.first(row);
-    g.each(Grid{channels, pixels}, [=, area = in.tiles.total](int c) {
-      return [=, power = s.power(c), of = slope(c), d = to + c * area](int i) {
-        const A per = s.per_total[i];
-        d[i] = T(power(i) * per * (of(i) - mean[i] * per));
-      };
-    });
+    g.fill(
+        Grid{channels, pixels}, [=, area = in.tiles.total](int c) { return to + c * area; },
+        [=](int c) {
+          return [=, power = s.power(c), of = slope(c)](int i) {
+            const A per = s.per_total[i];
+            return power(i) * per * (of(i) - mean[i] * per);
+          };
+        });
   }
 };
 

@@ -9,7 +9,7 @@ using namespace pydistill::test;
 
 struct Sizes {
   int n, h, w, k;
-  int64_t results() const { return 3 * n + 2 * k + 2 * w + 2 * h + 9; }
+  int64_t results() const { return 3 * n + 2 * k + 2 * w + 2 * h + 2 * h * w + 9; }
   int64_t bytes() const { return scratch_bytes<double>(n) + 2 * scratch_bytes<int>(k) + scratch_bytes<char>(h); }
 };
 
@@ -37,6 +37,11 @@ struct AllVerbs {
     g.each(n, [=](int i) { mirror[i] = v[n - 1 - i]; });
     g.each(n, [=](int i) { to[i] = mirror[n - 1 - i]; });
     to += n;
+    g.fill(
+        Grid{h, w}, [=, turned = to + h * w](int y) { return turned + y * w; },
+        [=](int y) { return [=, r = grid + y * w](int i) { return (y + 1) * bounded(r[i]); }; });
+    g.each(h * w, [=, cells = h * w](int i) { to[i] = to[2 * cells - 1 - i]; });
+    to += 2 * h * w;
     keep(g.sum(n, [=](int i) { return bounded(mirror[i]); }));
     const double largest = g.max(n, [=](int i) { return mirror[n - 1 - i]; });
     keep(largest == largest ? largest : 1e3);  // NaN would compare unequal
