@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +28,24 @@ def test_commands(offline):
             assert all((ROOT / part).exists() for part in named if not part.startswith(f"{ROOT}/build")), step
     with pytest.raises(ValueError, match="expected a stage of build, test"):
         gpu_check.steps("everything")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="needs tomllib")
+def test_offline_names_what_is_not_installed(tmp_path):
+    (needed,) = [step for step in gpu_check.steps("build", offline=True) if step.name == "needed"]
+    assert needed.required
+    assert subprocess.run(needed.command, cwd=ROOT, check=False).returncode == 0
+    (tmp_path / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["no-such-package>=2", "torch>=1000", "numpy"]\n'
+        '[project.optional-dependencies]\ntrain = ["no-such-recipe", "numpy"]\n'
+    )
+    done = subprocess.run(needed.command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == "gpu_check: the recipes and their tests expected no-such-recipe, got none\n"
+    assert done.stderr.splitlines() == [
+        "gpu_check: the build expected no-such-package>=2, got none",
+        f"gpu_check: the build expected torch>=1000, got {torch.__version__}",
+    ]
 
 
 def test_merges_its_stages(tmp_path):

@@ -38,6 +38,28 @@ LAUNCHES = ROOT / "build" / "gpu-launches"
 BUILD = ROOT / "build" / "editable"  # of setup.py
 RECIPES = ("lanes", "dense", "detr", "bev")
 STAGES = ("build", "test", "sanitize", "bench", "reproduce")
+NEEDED = """\
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from packaging.requirements import Requirement
+
+def lacking(texts):
+    for needed in map(Requirement, texts):
+        try:
+            found = version(needed.name)
+        except PackageNotFoundError:
+            yield f"{needed}, got none"
+        else:
+            if not needed.specifier.contains(found, prereleases=True):
+                yield f"{needed}, got {found}"
+
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)
+for lack in lacking(project["project"]["optional-dependencies"]["train"]):
+    print(f"gpu_check: the recipes and their tests expected {lack}")
+if build := [f"gpu_check: the build expected {lack}" for lack in lacking(project["build-system"]["requires"])]:
+    raise SystemExit("\\n".join(build))
+"""
 PROBE = """\
 import json, subprocess, torch, pydistill
 from pydistill import _C
@@ -76,6 +98,7 @@ def steps(stage: str, offline: bool = False) -> list[Step]:
         return [
             Step("nvcc", ["nvcc", "--version"], required=True),
             Step("driver", query, required=True),
+            *([Step("needed", [python, "-c", NEEDED], required=True)] if offline else []),
             Step("install", install, native, required=True),
             Step("info", [python, "-m", "pydistill.info"]),
             probe,

@@ -1,3 +1,4 @@
 import pytest
 
-pytest.importorskip("lightning", reason="needs pip install 'pydistill[train]'")
+for package in ("lightning", "pycocotools"):
+    pytest.importorskip(package, reason="needs pip install 'pydistill[train]'")
