@@ -18,7 +18,8 @@ def fused(x: MatchTensors, a: MatchArguments, groups: int) -> bool:
 
 def search(a: MatchArguments, nonfinite: int, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     """``target_of_query`` (N, Q), ``query_of_target`` (N * groups, T) and the status of each problem."""
-    found: tuple[Tensor, Tensor, Tensor] = _op(*a[:6], *a[8:], nonfinite, groups)
+    given = (*a,)  # before torch 2.7 a compiled function cannot slice a named tuple
+    found: tuple[Tensor, Tensor, Tensor] = _op(*given[:6], *given[8:], nonfinite, groups)
     return found
 
 

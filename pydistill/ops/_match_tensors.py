@@ -94,7 +94,8 @@ def arguments(op: str, x: MatchTensors, box_format: str, options: MatchOptions) 
 
 def cost_of_targets(x: MatchTensors, a: MatchArguments, options: MatchOptions) -> Tensor:
     """The costs as they lie in memory, (N, T, Q)."""
-    cost: Tensor = _op(*a[:8], _mask_terms(x, accumulator(a.logits.dtype), options), *a[8:])
+    given = (*a,)  # before torch 2.7 a compiled function cannot slice a named tuple
+    cost: Tensor = _op(*given[:8], _mask_terms(x, accumulator(a.logits.dtype), options), *given[8:])
     return cost
 
 

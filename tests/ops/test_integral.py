@@ -77,7 +77,7 @@ def test_a_thousand_cases():
         for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-5)):
             logits = torch.tensor(z, dtype=dtype, requires_grad=True)
             bins = None if y is None else torch.tensor(y, dtype=dtype)
-            out = integral(logits, bins, mask=None if mask is None else torch.tensor(mask))
+            out = integral(logits, bins, mask=None if mask is None else torch.from_numpy(np.asarray(mask)))
             (got,) = torch.autograd.grad(out, logits, torch.tensor(grad, dtype=dtype))
             size = np.abs(values).max() + 1e-300
             assert np.abs(out.detach().double().numpy() - d).max() <= tolerance * size
