@@ -156,6 +156,16 @@ def test_generate_draws_what_trainings_draw():
     assert (known["train"].default, known["test"].default) == SCENES and known["size"].default == config.STUDENT.size
 
 
+def test_a_damaged_checkpoint_is_one_line(folder, tmp_path):
+    bad = tmp_path / "last.pt"
+    bad.write_text("hello\n")
+    train = ["train", "bev", "--data", folder / "data", "--output", tmp_path, "--resume", *TINY]
+    for command in (["predict", "bev", bad, "source", "target"], train):
+        code, output = invoke(*command)
+        message = f"pydistill: read_checkpoint: expected a checkpoint of a bev training, got {bad}"
+        assert (code, output.splitlines()[-1]) == (1, message)
+
+
 def test_help_names_every_option():
     for verb in ("generate", "train", "evaluate", "predict"):
         assert "bev" in succeed(verb, "--help")

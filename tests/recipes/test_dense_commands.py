@@ -124,6 +124,29 @@ def test_what_cannot_be_is_one_line(folder, tmp_path, arguments, message):
     assert code == 1 and message in output.replace("\n", "")
 
 
+@pytest.mark.parametrize("damage", [lambda whole: b"hello\n", lambda whole: b"", lambda whole: whole[:3000]])
+def test_a_damaged_checkpoint_is_one_line(folder, tmp_path, damage):
+    bad = tmp_path / "last.pt"
+    bad.write_bytes(damage((folder / "teacher" / "last.pt").read_bytes()))
+    data = ["--data", folder / "data"]
+    for command in (
+        ["evaluate", "dense", bad, *data],
+        ["predict", "dense", bad, "one.jpg", "drawn.jpg"],
+        ["train", "dense", *data, "--output", tmp_path, "--resume", *TINY],
+        ["train", "dense", *data, "--output", tmp_path / "other", "--ld", "--teacher", bad, *TINY],
+    ):
+        code, output = invoke(*command)
+        message = f"pydistill: read_checkpoint: expected a checkpoint of a dense training, got {bad}"
+        assert (code, output.splitlines()[-1]) == (1, message)
+
+
+def test_half_of_a_checkpoint_is_not_resumed(folder, tmp_path):
+    """The network alone, for a teacher."""
+    (tmp_path / "last.pt").write_bytes((folder / "teacher" / "half.pt").read_bytes())
+    code, output = invoke("train", "dense", "--data", folder / "data", "--output", tmp_path, "--resume", *TINY)
+    assert code == 1 and "expected a checkpoint of a dense training, got" in output
+
+
 def test_two_processes_share_each_batch(folder, tmp_path):
     command = [
         sys.executable, "-m", "pydistill", "train", "dense", "--data", folder / "data", "--output", tmp_path, "--ld",

@@ -102,6 +102,16 @@ def test_a_teacher_of_another_kind_is_refused(folder, tmp_path):
     assert code == 1 and "expected a teacher with the student's detector" in output.replace("\n", "")
 
 
+def test_a_damaged_checkpoint_is_one_line(folder, tmp_path):
+    bad = tmp_path / "last.pt"
+    bad.write_text("hello\n")
+    train = ["train", "detr", "--data", folder / "data", "--output", tmp_path, "--resume", *TINY]
+    for command in (["predict", "detr", bad, "source", "target"], train):
+        code, output = invoke(*command)
+        message = f"pydistill: read_checkpoint: expected a checkpoint of a detr training, got {bad}"
+        assert (code, output.splitlines()[-1]) == (1, message)
+
+
 def test_help_names_every_option():
     for verb in ("generate", "train", "evaluate", "predict"):
         assert "detr" in succeed(verb, "--help")

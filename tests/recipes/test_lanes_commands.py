@@ -193,6 +193,16 @@ def test_two_processes_share_each_batch(tusimple, tmp_path):
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 4
 
 
+def test_a_damaged_checkpoint_is_one_line(tusimple, tmp_path):
+    bad = tmp_path / "last.pt"
+    bad.write_text("hello\n")
+    train = ["train", "lanes", "--data", tusimple / "data", "--output", tmp_path, "--resume", *TINY]
+    for command in (["predict", "lanes", bad, "source", "target"], train):
+        code, output = invoke(*command)
+        message = f"pydistill: read_checkpoint: expected a checkpoint of a lane training, got {bad}"
+        assert (code, output.splitlines()[-1]) == (1, message)
+
+
 def test_help_names_every_option():
     for verb in ("generate", "train", "evaluate", "predict"):
         assert "lanes" in succeed(verb, "--help")
