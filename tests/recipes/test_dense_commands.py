@@ -96,6 +96,12 @@ def test_paper_preset_runs_dry_on_the_layout_of_coco(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_what_trains_without_a_teacher_is_not_refused(folder, tmp_path):
+    """The weight of the distribution focal loss and the reference are also of a training without LD."""
+    own = ["--dfl", 0.5, "--reference", "released"]
+    succeed("train", "dense", "--data", folder / "data", "--output", tmp_path, *own, *TINY)
+
+
 def test_only_rehearsals_have_an_untrained_teacher(tmp_path, monkeypatch):
     """A ResNet's training on generated scenes has the committed one."""
 
@@ -113,6 +119,12 @@ def test_only_rehearsals_have_an_untrained_teacher(tmp_path, monkeypatch):
     (["--backbone-weights", "x.pt"], "expected a ResNet for backbone weights, got compact"),
     (["--steps", "0"], "expected steps >= 1, got 0"),
     (["--ld"], "expected --teacher beside --data"),
+    (["--teacher", "x.pt", "--main-ld", "1"], "train: expected --ld beside --teacher, --main-ld"),
+    (["--temperature", "5"], "expected --ld beside --temperature"),
+    (["--preset", "teacher", "--imitation-region", "inside"], "expected --ld beside --imitation-region"),
+    (["--preset", "paper", "--no-ld", "--gamma", "0.5"], "expected --ld beside --gamma"),
+    (["--accelerator", "cuda", "--devices", "99"], "Fabric: expected devices that this machine has, got --acc"),
+    (["--devices", "-3"], "devices that this machine has, got --accelerator cpu --devices -3"),
     (["--ld", "--teacher", "x.pt"], "expected the checkpoint of a teacher, got no x.pt"),
     (["--from-scratch"], "expected --from-scratch beside the preset demo alone"),
     (["--preset", "reproduce"], "no other options beside this preset, got --data,"),

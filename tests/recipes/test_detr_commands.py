@@ -86,6 +86,8 @@ def test_only_rehearsals_have_an_untrained_teacher(tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments, message", [
     (["--backbone-weights", "x.pt"], "expected a ResNet for backbone weights, got compact"),
     (["--detrdistill"], "expected --teacher beside --data"),
+    (["--teacher", "x.pt", "--instance", "2"], "train: expected --detrdistill beside --teacher, --instance"),
+    (["--preset", "teacher", "--assignment", "rematch"], "expected --detrdistill beside --assignment"),
     (["--detrdistill", "--teacher", "x.pt"], "expected the checkpoint of a teacher, got no x.pt"),
     (["--from-scratch"], "expected --from-scratch beside the preset demo alone"),
     (["--resume"], "expected a checkpoint to resume from"),

@@ -173,6 +173,8 @@ def test_paper_presets_run_dry_on_small_data(tusimple, culane, tmp_path):
     (["--data", "nowhere"], "expected label_data_0313.json or label_data_0601.json in nowhere, got none"),
     (["--backbone-weights", "x.pt"], "expected a ResNet for backbone weights, got enet"),
     (["--steps", "0"], "expected steps >= 1, got 0"),
+    (["--gamma", "0.5"], "train: expected --sad beside --gamma"),
+    (["--no-sad", "--preset", "paper", "--sad-start", "0", "--reverse"], "--sad beside --reverse, --sad-start"),
     (["--preset", "reproduce"], "no other options beside this preset, got --data,"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line(tusimple, tmp_path, arguments, message):
