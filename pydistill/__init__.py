@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapter", "Distiller", "Term", "__version__", "checking", "losses", "ops"]
 
-_SUBMODULES = ("losses", "ops")
+_SUBMODULES = ("adapters", "distiller", "heads", "losses", "ops", "schedule", "taps")
 _ELSEWHERE = {"Adapter": "adapters", "Distiller": "distiller", "Term": "schedule", "checking": "ops._check"}
 
 
@@ -31,4 +31,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_SUBMODULES})

@@ -36,6 +36,10 @@ def bench(
 
         files = suites.chosen(names or [])
         suites.scales(scale)  # refused now, not after the first suite
+        suites.skipped(skip)
+        for option, value, least in (("rounds", rounds, 0), ("threads", threads, 1)):
+            if value < least:
+                raise ValueError(f"bench: expected --{option} >= {least}, got {value}")
         if plot and plot.suffix not in PLOTS:
             raise ValueError(f"bench: expected a plot that ends in {', '.join(PLOTS)}, got {plot.name}")
         options = {"scale": scale, "rounds": rounds, "threads": threads, "skip": skip}

@@ -28,6 +28,8 @@ from pydistill.command_tools import (
     make_fabric,
     readable_errors,
     refuse_others,
+    refuse_without,
+    require_data,
 )  # fmt: skip
 from pydistill.dense_commands import Backbone, Preset
 
@@ -96,7 +98,9 @@ def train(
     preset: Annotated[
         Preset, typer.Option(help="demo: both students, a report; student, teacher: one of them; paper: real data")
     ] = Preset.demo,
-    data: Annotated[Path | None, typer.Option(help="folder of the data set; generated without one")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="folder of the data set, which --preset paper needs; generated without one")
+    ] = None,
     output: Annotated[Path, typer.Option(help="folder for checkpoints, logs, results")] = Path("runs/bev"),
     student: Annotated[Modality | None, typer.Option(help="what the trained detector sees")] = None,
     teacher: Annotated[
@@ -160,9 +164,10 @@ def train(
         seeing: Any = None if teacher in (None, Teacher.none) else Modality(teacher).value
         base = {Preset.student: STUDENT, Preset.teacher: TEACHER, Preset.paper: PAPER}[preset]
         config = replace(base, **given)
-        unused = [f"--{name}" for name in (*TERMS, "reference", "adapter") if name in given and not config.unidistill]
-        if unused or (teacher_checkpoint and not config.unidistill):
-            raise ValueError(f"train: expected --teacher beside {', '.join(unused or ['--teacher-checkpoint'])}")
+        if not config.unidistill:
+            refuse_without("--teacher", context, (*TERMS, "reference", "adapter", "teacher_checkpoint"))
+        if preset is Preset.paper:
+            require_data(data, dry_run, "--teacher-checkpoint" if config.unidistill and not teacher_checkpoint else "")
         run(
             config, make_fabric(accelerator, devices, precision), data, output,
             teacher=seeing, checkpoint=teacher_checkpoint,

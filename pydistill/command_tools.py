@@ -32,7 +32,7 @@ LearningRate = Annotated[float | None, typer.Option(help="first learning rate")]
 Seed = Annotated[int, typer.Option(help="of weights, batches, augmentation")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on from last.pt in the output folder")]
 SaveEvery = Annotated[int | None, typer.Option(help="steps between checkpoints")]
-DryRun = Annotated[int, typer.Option(help="train so many steps, write nothing, say what all would take")]
+DryRun = Annotated[int, typer.Option(help="train so many steps, keep nothing of them, say what all would take")]
 Workers = Annotated[int, typer.Option(help="processes that read pictures ahead")]
 Drawing = Annotated[int, typer.Option(help="threads that draw; the files do not depend on it")]
 Source = Annotated[Path, typer.Argument(help="a picture, a video, or a folder of pictures")]
@@ -40,20 +40,54 @@ Target = Annotated[Path, typer.Argument(help="file for a picture or a video (MP4
 
 
 def make_fabric(accelerator: str, devices: int, precision: str) -> "Fabric":
-    """Devices and precision, processes started."""
-    from lightning.fabric import Fabric
+    """Devices and precision, processes started.
 
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+    Raises:
+        ValueError: for devices that this machine does not have, or a precision that nobody knows.
+    """
+    from lightning.fabric import Fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+    except (MisconfigurationException, RuntimeError, TypeError) as error:
+        got = f"--accelerator {accelerator} --devices {devices}"
+        raise ValueError(f"Fabric: expected devices that this machine has, got {got}") from error
     fabric.launch()
     return fabric
 
 
 def refuse_others(context: typer.Context, known: Sequence[str]) -> None:
     """Raises ValueError for options that were given and would have no effect."""
-    given = [name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
-    others = [f"--{name.replace('_', '-')}" for name in given if name not in known]
+    others = _given(context, [name for name in context.params if name not in known])
     if others:
-        raise ValueError(f"train: expected no other options beside this preset, got {', '.join(others)}")
+        raise ValueError(f"train: expected no other options beside this preset, got {others}")
+
+
+def refuse_without(switch: str, context: typer.Context, names: Sequence[str]) -> None:
+    """Raises ValueError for options of ``names`` that were given and have no effect without ``switch``."""
+    unused = _given(context, names)
+    if unused:
+        raise ValueError(f"train: expected {switch} beside {unused}")
+
+
+def require_data(data: Path | None, dry_run: int, teacher: str = "") -> None:
+    """Raises ValueError where the preset paper is not told what to read.
+
+    Args:
+        data: folder of the data set.
+        dry_run: steps of a rehearsal, which scenes and an untrained teacher do for.
+        teacher: the option for the teacher's checkpoint, where that is missing.
+    """
+    if data is None and not dry_run:
+        missing = f"--data and {teacher}" if teacher else "--data"
+        raise ValueError(f"train: expected {missing} beside --preset paper")
+
+
+def _given(context: typer.Context, names: Sequence[str]) -> str:
+    """Those of ``names`` that stand on the command line, as options."""
+    given = [name for name in names if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    return ", ".join(f"--{name.replace('_', '-')}" for name in given)
 
 
 @contextmanager

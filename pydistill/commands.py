@@ -6,11 +6,27 @@ from typing import Annotated
 
 import typer
 
-from pydistill import bench_command, bev_commands, dense_commands, detr_commands, lane_commands
+from pydistill import __version__, bench_command, bev_commands, dense_commands, detr_commands, lane_commands
+from pydistill.command_tools import make_fabric, readable_errors
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Fused losses for knowledge distillation in dense vision."
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pydistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and exit")
+    ] = False,
+) -> None:
+    """What stands before any command."""
 
 
 @app.command()
@@ -41,18 +57,15 @@ def demo(
 
     Exits with 1 where a trained network does not beat the empty prediction and the untrained network.
     """
-    try:
-        from lightning.fabric import Fabric
-
+    with readable_errors():
         from pydistill.recipes.lanes.demo import Demo, Plan
         from pydistill.recipes.lanes.report import write_picture, write_report
-    except ImportError as error:
-        sys.exit(str(error))
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
-    result = Demo(Plan.make(minutes, quick, seed, repeats), output, fabric, resume).run()
-    report = write_report(result, output / "report.html", fabric.device)
-    if picture:
-        write_picture(result, picture)
+
+        fabric = make_fabric(accelerator, 1, precision)
+        result = Demo(Plan.make(minutes, quick, seed, repeats), output, fabric, resume).run()
+        report = write_report(result, output / "report.html", fabric.device)
+        if picture:
+            write_picture(result, picture)
     failures = result.failures()
     for failure in failures:
         print(failure, file=sys.stderr)

@@ -30,6 +30,8 @@ from pydistill.command_tools import (
     make_fabric,
     readable_errors,
     refuse_others,
+    refuse_without,
+    require_data,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -109,7 +111,9 @@ def train(
     preset: Annotated[
         Preset, typer.Option(help="demo: both students, a report; student, teacher: one of them; paper: real data")
     ] = Preset.demo,
-    data: Annotated[Path | None, typer.Option(help="folder of the data set; generated without one")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="folder of the data set, which --preset paper needs; generated without one")
+    ] = None,
     output: Annotated[Path, typer.Option(help="folder for checkpoints, logs, results")] = Path("runs/dense"),
     teacher: Annotated[
         Path | None, typer.Option(help="checkpoint of the teacher; the committed one unless told")
@@ -152,7 +156,7 @@ def train(
     """
     with readable_errors():
         from pydistill.recipes.dense import reproduce
-        from pydistill.recipes.dense.config import PAPER, STUDENT, TEACHER
+        from pydistill.recipes.dense.config import LD_OPTIONS, PAPER, STUDENT, TEACHER
         from pydistill.recipes.dense.run import train as run
 
         if preset is Preset.reproduce:
@@ -174,10 +178,14 @@ def train(
         }  # fmt: skip
         given = {k: v.value if isinstance(v, Enum) else v for k, v in chosen.items() if v is not None}
         base = {Preset.student: STUDENT, Preset.teacher: TEACHER, Preset.paper: PAPER}[preset]
+        config = replace(base, **given)
+        if not config.ld:
+            refuse_without("--ld", context, ("teacher", *LD_OPTIONS))
+        if preset is Preset.paper:
+            require_data(data, dry_run, "--teacher" if config.ld and teacher is None else "")
         run(
-            replace(base, **given), make_fabric(accelerator, devices, precision), data, output, teacher=teacher,
-            resume=resume, workers=workers, malformed=malformed.value, backbone_weights=backbone_weights,
-            dry_run=dry_run,
+            config, make_fabric(accelerator, devices, precision), data, output, teacher=teacher, resume=resume,
+            workers=workers, malformed=malformed.value, backbone_weights=backbone_weights, dry_run=dry_run,
         )  # fmt: skip
 
 

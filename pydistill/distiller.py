@@ -57,14 +57,15 @@ class Distiller(nn.Module):
         terms: losses by name.
 
     Raises:
+        TypeError: for terms that are not a dict of ``Term``.
         ValueError: for a path that names no module, no terms, terms that need a missing teacher, or a teacher that no
             term uses.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None = None, terms: Mapping[str, Term] | None = None):
         super().__init__()
+        _check_terms(terms or {}, student, teacher)
         self.terms = dict(terms or {})
-        _check_terms(self.terms, student, teacher)
         self.student = student
         self._hidden_teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
         self.adapters = nn.ModuleDict({name: build_adapters(term.adapters, name) for name, term in self.terms.items()})
@@ -94,10 +95,14 @@ class Distiller(nn.Module):
             **kwargs: the student's keyword arguments.
 
         Raises:
+            TypeError: for ``teacher_inputs`` of another type.
             RuntimeError: when a feature is not reached, has no gradient in training or was overwritten, when a loss
                 has no gradient in training, or when the step is never advanced.
         """
         self._check_state()
+        if not isinstance(teacher_inputs, tuple | Mapping | None):  # a tensor would be taken apart along its batch
+            got = type(teacher_inputs).__name__
+            raise TypeError(f"Distiller: expected a tuple or a dict as teacher_inputs, got {got}")
         active = {name: term for name, term in self.terms.items() if term.weight_at(self.step) > 0}
         with self._student_taps.record(path for term in active.values() for path in term.student_paths):
             output = self.student(*args, **kwargs)
@@ -174,7 +179,7 @@ class Distiller(nn.Module):
         if isinstance(inputs, Mapping):
             args, kwargs = (), dict(inputs)
         elif inputs is not None:
-            args, kwargs = tuple(inputs), {}
+            args, kwargs = inputs, {}
         if self.teacher.training:  # somebody has called its train()
             self.teacher.eval()
         with torch.no_grad(), self._teacher_taps.record(paths):
@@ -278,7 +283,11 @@ def _upcast(tensor: Tensor) -> Tensor:
 def _check_terms(terms: Mapping[str, Term], student: nn.Module, teacher: nn.Module | None) -> None:
     if not terms:
         raise ValueError("Distiller: expected at least one term, got none")
+    if not isinstance(terms, Mapping):
+        raise TypeError(f"Distiller: expected terms as a dict of Term by name, got {type(terms).__name__}")
     for name, term in terms.items():
+        if not isinstance(term, Term):
+            raise TypeError(f"Distiller: expected a Term under the name {name!r}, got {type(term).__name__}")
         if not name.isidentifier() or hasattr(nn.ModuleDict, name):
             raise ValueError(f"Distiller: expected term names that are plain identifiers, got {name!r}")
         if term.teacher is not None and teacher is None:

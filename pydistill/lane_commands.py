@@ -29,6 +29,8 @@ from pydistill.command_tools import (
     make_fabric,
     readable_errors,
     refuse_others,
+    refuse_without,
+    require_data,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -90,7 +92,9 @@ def generate(
 def train(
     context: typer.Context,
     preset: Annotated[Preset, typer.Option(help="demo: minutes; paper: real data; reproduce: the table")] = Preset.demo,
-    data: Annotated[Path | None, typer.Option(help="folder of the data set; scenes are generated without one")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="folder of the data set, which --preset paper needs; generated without one")
+    ] = None,
     format: Annotated[Layout, typer.Option(help="layout of the data set")] = Layout.tusimple,
     output: Annotated[Path, typer.Option(help="folder for checkpoints, logs, results")] = Path("runs/lanes"),
     model: Annotated[Network, typer.Option(help="network")] = Network.enet,
@@ -127,16 +131,19 @@ def train(
             refuse_others(context, ("preset", "output", "accelerator", "precision"))
             reproduce.run(output, make_fabric(accelerator, 1, precision))
             return
-        fabric = make_fabric(accelerator, devices, precision)
         options = {
             "model": model.value, "sad": sad, "reference": reference and reference.value, "gamma": gamma,
             "steps": steps, "batch": batch, "lr": lr, "size": size, "seed": seed, "sad_start": sad_start,
             "save_every": save_every, "direction": "reverse" if reverse else None,
         }  # fmt: skip
         config = _configure(preset, format, {k: v for k, v in options.items() if v is not None})
+        if not config.sad:
+            refuse_without("--sad", context, ("gamma", "reverse", "sad_start"))
+        if preset is Preset.paper:
+            require_data(data, dry_run)
         run(
-            config, fabric, data, output, resume=resume, workers=workers, malformed=malformed.value,
-            backbone_weights=backbone_weights, dry_run=dry_run,
+            config, make_fabric(accelerator, devices, precision), data, output, resume=resume, workers=workers,
+            malformed=malformed.value, backbone_weights=backbone_weights, dry_run=dry_run,
         )  # fmt: skip
 
 

@@ -155,6 +155,15 @@ def test_names_that_can_be_asked_for():
     assert suites.chosen([]) == sorted(suites.suites().values())
     assert suites.subjects().keys() - suites.suites().keys() <= set(ops.__all__)
     assert suites.scales("0.5,1,4") == [0.5, 1, 4]
+    assert suites.skipped("compiled,floor") == ["compiled", "floor"] and suites.skipped("") == []
+
+
+def test_every_contender_can_be_left_out():
+    """Those of the reviewed runs; what a suite adds, it is told when it runs."""
+    found = [json.loads(file.read_text())["rows"] for file in (ROOT / "benchmarks" / "results").glob("*.json")]
+    assert found
+    names = {name for rows in found for row in rows.values() for name in row["minimum_ms"]}
+    assert names - {"ours"} <= {*suites.CONTENDERS}
 
 
 @pytest.mark.parametrize(
@@ -163,6 +172,10 @@ def test_names_that_can_be_asked_for():
         (["softmaxkl"], "got softmaxkl; near it: softmax_kl"),
         (["--scale", "1,x"], "expected a scale of positive numbers with commas between, got '1,x'"),
         (["--scale", "0"], "expected a scale of positive numbers with commas between, got '0'"),
+        (["--threads", "0"], "bench: expected --threads >= 1, got 0"),
+        (["--rounds", "-1"], "bench: expected --rounds >= 0, got -1"),
+        (["--skip", "compiled,foo"], "transformers to skip, got foo"),
+        (["--skip", "ours"], "transformers to skip, got ours"),
         (["--plot", "kl.doc"], "expected a plot that ends in .svg, .png, .pdf, got kl.doc"),
     ],
 )

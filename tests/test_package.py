@@ -55,6 +55,13 @@ def test_import_works_without_the_train_extra():
     assert "pydistill.losses" in out
 
 
+@pytest.mark.parametrize("name", ["adapters", "distiller", "heads", "losses", "ops", "schedule", "taps"])
+def test_public_modules_need_no_import_of_their_own(name):
+    status, out, err = run_python(f"import pydistill; print(pydistill.{name}.__name__)")
+    assert status == 0, err
+    assert out.strip() == f"pydistill.{name}"
+
+
 def test_version_is_written_once():
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", pydistill.__version__)
     written = [

@@ -18,7 +18,7 @@ import torch
 from pydistill.benchmarks import timing
 from pydistill.benchmarks.idle import Watch, gpu_processes
 from pydistill.benchmarks.probe import probe
-from pydistill.benchmarks.suites import scales
+from pydistill.benchmarks.suites import CONTENDERS, scales, skipped
 
 LOAD = os.getloadavg()[0]  # before this process starts to work
 LOOK_SECONDS = 1.0  # at what others do, before the first case
@@ -89,8 +89,9 @@ def compare(benchmark, request, device, machine):
     """
 
     def run(*, ours, bytes_moved, operations=None, iterations=1, rounds=ROUNDS, **peers):
-        skipped = request.config.getoption("--skip").split(",")
-        contenders = {"ours": ours, **{name: peer for name, peer in peers.items() if name not in skipped}}
+        left_out = skipped(request.config.getoption("--skip"))
+        assert peers.keys() <= {*CONTENDERS}, f"not in suites.CONTENDERS: {peers.keys() - {*CONTENDERS}}"
+        contenders = {"ours": ours, **{name: peer for name, peer in peers.items() if name not in left_out}}
         threads = torch.get_num_threads()
         if str(threads) not in machine["probes"]:
             machine["probes"][str(threads)] = probe(device)

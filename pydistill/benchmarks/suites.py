@@ -7,6 +7,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+CONTENDERS = (
+    "by_direction", "compiled", "eager", "floor", "loop", "mmdet", "one_by_one", "released", "scipy",
+    "torch_linear_assignment", "torchvision", "transformers",
+)  # fmt: skip
+"""What stands beside ours in any suite, and can be left out."""
 
 
 def suites() -> dict[str, Path]:
@@ -59,3 +64,12 @@ def scales(text: str) -> list[float]:
     if not found or min(found) <= 0:
         raise ValueError(f"bench: expected a scale of positive numbers with commas between, got {text!r}")
     return [int(x) if x.is_integer() else x for x in found]
+
+
+def skipped(text: str) -> list[str]:
+    """The contenders of ``--skip``; raises ValueError for an unknown one."""
+    names = [name for name in text.split(",") if name]
+    unknown = [name for name in names if name not in CONTENDERS]
+    if unknown:
+        raise ValueError(f"bench: expected contenders of {', '.join(CONTENDERS)} to skip, got {', '.join(unknown)}")
+    return names

@@ -15,6 +15,12 @@ _STAMP = "generated.json"
 _Result = TypeVar("_Result")
 
 
+def check_counts(writer: str, train: int, test: int) -> None:
+    """Raises ValueError unless there is a scene to write; a split may have none."""
+    if min(train, test) < 0 or train + test < 1:
+        raise ValueError(f"{writer}: expected at least one scene, got {train} to train on and {test} to test on")
+
+
 @contextmanager
 def generated_folder(root: Path, writer: str, recipe: Mapping[str, Any]) -> Iterator[bool]:
     """Yields whether ``root`` is complete; marks it incomplete before it is written and complete after.

@@ -6,9 +6,10 @@ Reference: He et al. 2016, arXiv:1512.03385; Yu et al. 2017, arXiv:1705.09914, f
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pydistill.recipes.files import read_saved
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _CLASSIFIER = ("fc.weight", "fc.bias")  # of torchvision's ResNets; a backbone has no use for it
@@ -217,7 +218,7 @@ def load_backbone(model: nn.Module, path: str | Path) -> tuple[str, ...]:
 
 
 def _read_state(path: str | Path) -> dict[str, Tensor]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_saved(Path(path), "load_backbone: expected a dict of tensors")
     if not isinstance(state, Mapping):
         raise ValueError(f"load_backbone: expected a dict of tensors in {path}, got {type(state).__name__}")
     others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]

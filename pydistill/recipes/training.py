@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pydistill.distiller import Distiller
 from pydistill.recipes.batches import TrainingBatches
-from pydistill.recipes.files import write_whole
+from pydistill.recipes.files import read_saved, write_whole
 
 Row = dict[str, float]
 Optimizer = Literal["sgd", "adamw"]
@@ -25,6 +25,7 @@ C = TypeVar("C", bound="Config")
 S = TypeVar("S")
 
 FREE = ("log_every", "evaluate_every", "probe", "save_every")  # may differ between a checkpoint and what goes on
+RESUMED = ("terms", "optimizer", "precision", "step", "history")  # entries of a checkpoint that training goes on from
 _PROCESSES = 1 << 20  # more than a training has
 
 
@@ -299,7 +300,7 @@ def read_settings(kind: type[S], values: dict[str, Any], tuples: Iterable[str]) 
 
 
 def read_checkpoint(path: Path, kind: str, names: Iterable[str]) -> dict[str, Any]:
-    """A checkpoint, on the CPU; it is read with ``weights_only``, so that it cannot run code.
+    """A checkpoint, on the CPU.
 
     Args:
         path: file that ``TrainingLoop.save`` has written.
@@ -307,11 +308,13 @@ def read_checkpoint(path: Path, kind: str, names: Iterable[str]) -> dict[str, An
         names: entries that it must have.
 
     Raises:
-        ValueError: for a file that is no such checkpoint.
+        OSError: for a file that cannot be opened.
+        ValueError: for a file that is no such checkpoint, or a damaged one.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    expected = f"read_checkpoint: expected a checkpoint of a {kind} training"
+    state = read_saved(path, expected)
     if not isinstance(state, dict) or not {"student", "config", *names} <= set(state):
-        raise ValueError(f"load_student: expected a checkpoint of a {kind} training, got {path}")
+        raise ValueError(f"{expected}, got {path}")
     return state
 
 

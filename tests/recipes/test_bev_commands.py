@@ -96,7 +96,7 @@ def test_paper_preset_runs_dry_on_the_layout_of_nuscenes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("teacher", ["lidar", "fusion"])
 def test_only_rehearsals_have_an_untrained_teacher(tmp_path, monkeypatch, teacher):
-    """A ResNet's training has the committed one, which does not fit the preset paper; that is said before any work."""
+    """A ResNet's training has the committed one; the preset paper has none, which is said before any work."""
 
     def load(modality):
         raise ValueError(f"asked for the committed {modality}")
@@ -106,8 +106,11 @@ def test_only_rehearsals_have_an_untrained_teacher(tmp_path, monkeypatch, teache
         command = ["train", "bev", "--output", tmp_path, "--teacher", teacher, "--backbone", "resnet18", *TINY]
         code, output = invoke(*command)
         assert code == 1 and f"asked for the committed {teacher}" in output
-    code, output = invoke("train", "bev", "--preset", "paper", "--teacher", teacher, "--output", tmp_path, *CPU)
-    assert code == 1 and "expected a teacher with the student's reach, cells, low, high" in output.replace("\n", "")
+    paper = ["train", "bev", "--preset", "paper", "--teacher", teacher, "--output", tmp_path, *CPU]
+    code, output = invoke(*paper)
+    assert code == 1 and "expected --data and --teacher-checkpoint beside --preset paper" in output
+    code, output = invoke(*paper, "--data", tmp_path)
+    assert code == 1 and "expected --teacher-checkpoint beside --data" in output
     assert not list(tmp_path.iterdir())
 
 
@@ -154,6 +157,16 @@ def test_two_processes_share_each_batch(tmp_path):
 def test_generate_draws_what_trainings_draw():
     known = inspect.signature(bev_commands.generate).parameters
     assert (known["train"].default, known["test"].default) == SCENES and known["size"].default == config.STUDENT.size
+
+
+def test_a_damaged_checkpoint_is_one_line(folder, tmp_path):
+    bad = tmp_path / "last.pt"
+    bad.write_text("hello\n")
+    train = ["train", "bev", "--data", folder / "data", "--output", tmp_path, "--resume", *TINY]
+    for command in (["predict", "bev", bad, "source", "target"], train):
+        code, output = invoke(*command)
+        message = f"pydistill: read_checkpoint: expected a checkpoint of a bev training, got {bad}"
+        assert (code, output.splitlines()[-1]) == (1, message)
 
 
 def test_help_names_every_option():

@@ -96,6 +96,12 @@ def test_paper_preset_runs_dry_on_the_layout_of_coco(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_what_trains_without_a_teacher_is_not_refused(folder, tmp_path):
+    """The weight of the distribution focal loss and the reference are also of a training without LD."""
+    own = ["--dfl", 0.5, "--reference", "released"]
+    succeed("train", "dense", "--data", folder / "data", "--output", tmp_path, *own, *TINY)
+
+
 def test_only_rehearsals_have_an_untrained_teacher(tmp_path, monkeypatch):
     """A ResNet's training on generated scenes has the committed one."""
 
@@ -113,6 +119,12 @@ def test_only_rehearsals_have_an_untrained_teacher(tmp_path, monkeypatch):
     (["--backbone-weights", "x.pt"], "expected a ResNet for backbone weights, got compact"),
     (["--steps", "0"], "expected steps >= 1, got 0"),
     (["--ld"], "expected --teacher beside --data"),
+    (["--teacher", "x.pt", "--main-ld", "1"], "train: expected --ld beside --teacher, --main-ld"),
+    (["--temperature", "5"], "expected --ld beside --temperature"),
+    (["--preset", "teacher", "--imitation-region", "inside"], "expected --ld beside --imitation-region"),
+    (["--preset", "paper", "--no-ld", "--gamma", "0.5"], "expected --ld beside --gamma"),
+    (["--accelerator", "cuda", "--devices", "99"], "Fabric: expected devices that this machine has, got --acc"),
+    (["--devices", "-3"], "devices that this machine has, got --accelerator cpu --devices -3"),
     (["--ld", "--teacher", "x.pt"], "expected the checkpoint of a teacher, got no x.pt"),
     (["--from-scratch"], "expected --from-scratch beside the preset demo alone"),
     (["--preset", "reproduce"], "no other options beside this preset, got --data,"),
@@ -122,6 +134,29 @@ def test_what_cannot_be_is_one_line(folder, tmp_path, arguments, message):
     base = [] if "--data" in arguments else ["--data", folder / "data"]
     code, output = invoke("train", "dense", *base, "--output", tmp_path, *TINY, *arguments)
     assert code == 1 and message in output.replace("\n", "")
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"hello\n", lambda whole: b"", lambda whole: whole[:3000]])
+def test_a_damaged_checkpoint_is_one_line(folder, tmp_path, damage):
+    bad = tmp_path / "last.pt"
+    bad.write_bytes(damage((folder / "teacher" / "last.pt").read_bytes()))
+    data = ["--data", folder / "data"]
+    for command in (
+        ["evaluate", "dense", bad, *data],
+        ["predict", "dense", bad, "one.jpg", "drawn.jpg"],
+        ["train", "dense", *data, "--output", tmp_path, "--resume", *TINY],
+        ["train", "dense", *data, "--output", tmp_path / "other", "--ld", "--teacher", bad, *TINY],
+    ):
+        code, output = invoke(*command)
+        message = f"pydistill: read_checkpoint: expected a checkpoint of a dense training, got {bad}"
+        assert (code, output.splitlines()[-1]) == (1, message)
+
+
+def test_half_of_a_checkpoint_is_not_resumed(folder, tmp_path):
+    """The network alone, for a teacher."""
+    (tmp_path / "last.pt").write_bytes((folder / "teacher" / "half.pt").read_bytes())
+    code, output = invoke("train", "dense", "--data", folder / "data", "--output", tmp_path, "--resume", *TINY)
+    assert code == 1 and "expected a checkpoint of a dense training, got" in output
 
 
 def test_two_processes_share_each_batch(folder, tmp_path):

@@ -86,6 +86,8 @@ def test_only_rehearsals_have_an_untrained_teacher(tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments, message", [
     (["--backbone-weights", "x.pt"], "expected a ResNet for backbone weights, got compact"),
     (["--detrdistill"], "expected --teacher beside --data"),
+    (["--teacher", "x.pt", "--instance", "2"], "train: expected --detrdistill beside --teacher, --instance"),
+    (["--preset", "teacher", "--assignment", "rematch"], "expected --detrdistill beside --assignment"),
     (["--detrdistill", "--teacher", "x.pt"], "expected the checkpoint of a teacher, got no x.pt"),
     (["--from-scratch"], "expected --from-scratch beside the preset demo alone"),
     (["--resume"], "expected a checkpoint to resume from"),
@@ -100,6 +102,16 @@ def test_a_teacher_of_another_kind_is_refused(folder, tmp_path):
     arguments = ["--detrdistill", "--teacher", folder / "teacher" / "half.pt", "--detector", "deformable_detr"]
     code, output = invoke("train", "detr", "--data", folder / "data", "--output", tmp_path, *TINY, *arguments)
     assert code == 1 and "expected a teacher with the student's detector" in output.replace("\n", "")
+
+
+def test_a_damaged_checkpoint_is_one_line(folder, tmp_path):
+    bad = tmp_path / "last.pt"
+    bad.write_text("hello\n")
+    train = ["train", "detr", "--data", folder / "data", "--output", tmp_path, "--resume", *TINY]
+    for command in (["predict", "detr", bad, "source", "target"], train):
+        code, output = invoke(*command)
+        message = f"pydistill: read_checkpoint: expected a checkpoint of a detr training, got {bad}"
+        assert (code, output.splitlines()[-1]) == (1, message)
 
 
 def test_help_names_every_option():

@@ -173,6 +173,8 @@ def test_paper_presets_run_dry_on_small_data(tusimple, culane, tmp_path):
     (["--data", "nowhere"], "expected label_data_0313.json or label_data_0601.json in nowhere, got none"),
     (["--backbone-weights", "x.pt"], "expected a ResNet for backbone weights, got enet"),
     (["--steps", "0"], "expected steps >= 1, got 0"),
+    (["--gamma", "0.5"], "train: expected --sad beside --gamma"),
+    (["--no-sad", "--preset", "paper", "--sad-start", "0", "--reverse"], "--sad beside --reverse, --sad-start"),
     (["--preset", "reproduce"], "no other options beside this preset, got --data,"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line(tusimple, tmp_path, arguments, message):
@@ -191,6 +193,16 @@ def test_two_processes_share_each_batch(tusimple, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 4
+
+
+def test_a_damaged_checkpoint_is_one_line(tusimple, tmp_path):
+    bad = tmp_path / "last.pt"
+    bad.write_text("hello\n")
+    train = ["train", "lanes", "--data", tusimple / "data", "--output", tmp_path, "--resume", *TINY]
+    for command in (["predict", "lanes", bad, "source", "target"], train):
+        code, output = invoke(*command)
+        message = f"pydistill: read_checkpoint: expected a checkpoint of a lane training, got {bad}"
+        assert (code, output.splitlines()[-1]) == (1, message)
 
 
 def test_help_names_every_option():

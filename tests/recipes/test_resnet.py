@@ -157,3 +157,5 @@ def test_load_backbone_refuses_other_files(torchvisions, tmp_path):
         _load(model, [torch.zeros(1)], tmp_path)
     with pytest.raises(ValueError, match="expected a dict of tensors in .*, got others at state_dict, epoch"):
         _load(model, {"state_dict": torchvisions, "epoch": 3}, tmp_path)
+    with pytest.raises(ValueError, match=r"expected a dict of tensors, got .*weights\.pth"):
+        _load(model, model, tmp_path)

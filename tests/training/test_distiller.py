@@ -91,6 +91,16 @@ def test_targets_and_the_teachers_own_inputs_reach_them():
     assert [torch.equal(logits, distiller.teacher(others)) for logits in seen[::2]] == [True, True, False]
 
 
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("pack, got", [(lambda images: images, "Tensor"), (lambda images: [images], "list")])
+def test_the_teachers_inputs_are_not_taken_apart(size, pack, got):
+    """A tensor of one picture would be that picture without its batch; of two, two arguments."""
+    distiller = Distiller(Net(4, seed=0), Net(4, seed=1), {"kd": Term(F.mse_loss, "", "")})
+    images = batches(1)[0][0][:size]
+    with pytest.raises(TypeError, match=f"Distiller: expected a tuple or a dict as teacher_inputs, got {got}"):
+        distiller(images, teacher_inputs=pack(images))
+
+
 def test_the_teacher_is_frozen_and_apart():
     distiller = pair()
     teacher, before = distiller.teacher, copy.deepcopy(distiller.teacher)
@@ -170,6 +180,16 @@ def test_terms_that_can_never_act_are_errors():
         Distiller(student, student, {"kd": Term(F.mse_loss, "head", "head")})
     with pytest.raises(ValueError, match=r"Distiller: expected term names that are plain identifiers, got 'a\.b'"):
         Distiller(student, None, {"a.b": Term(mean, "head")})
+
+
+@pytest.mark.parametrize("terms, message", [
+    ([Term(mean, "head")], "expected terms as a dict of Term by name, got list"),
+    (Term(mean, "head"), "expected terms as a dict of Term by name, got Term"),
+    ({"kd": mean}, "expected a Term under the name 'kd', got function"),
+])  # fmt: skip
+def test_terms_of_another_type_are_errors(terms, message):
+    with pytest.raises(TypeError, match=f"^Distiller: {message}$"):
+        Distiller(Net(4, seed=0), None, terms)
 
 
 def test_a_loss_without_gradient_or_of_another_shape_is_an_error():

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from pydistill.recipes.bev.classes import CAMERAS, CATEGORIES, CLASSES, LIDAR
 from pydistill.recipes.bev.scenes import Difficulty, Scene, make_scene
 from pydistill.recipes.bev.sensors import photograph, scan, six_cameras
-from pydistill.recipes.generated import encode_picture, generated_folder, map_threads, write_file
+from pydistill.recipes.generated import check_counts, encode_picture, generated_folder, map_threads, write_file
 
 _GENERATOR = 1  # raised when the same arguments give other files than before
 _VERSION = "v1.0-generated"
@@ -61,8 +61,7 @@ def write_nuscenes(
         FileExistsError: if ``root`` holds files that were not generated.
         OSError: if a file cannot be written, with its path. The next call starts again.
     """
-    if min(train, test) < 0 or train + test < 1:
-        raise ValueError(f"write_nuscenes: expected at least one scene, got {train} to train on and {test} to test on")
+    check_counts("write_nuscenes", train, test)
     if min(size) < 1:
         raise ValueError(f"write_nuscenes: expected a height and width >= 1, got {size}")
     hard = difficulty or Difficulty()

@@ -93,6 +93,7 @@ def train(
         folder, scenes = ("rehearsal", (config.batch // 2 + 1, 1)) if dry_run else ("data", SCENES)
         with fabric.rank_zero_first():  # the other processes find what it wrote
             root = write_nuscenes(output / folder, SEED, *scenes, size=config.size)
+        fabric.print(f"generated scenes, as there is no --data: {root}")
     samples = open_data(config, root, "train", training=True, malformed=malformed)
     probe = open_data(config, root, "val", malformed=malformed)
     training = Training(config, samples, probe, fabric, None if dry_run else output, workers, teaching)

@@ -18,7 +18,7 @@ from pydistill.recipes.bev.evaluation import evaluate, on_device
 from pydistill.recipes.bev.network import BEVDetector
 from pydistill.recipes.bev.objective import detection_losses
 from pydistill.recipes.told import LossesOnly, Told
-from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint, scales
+from pydistill.recipes.training import FREE, RESUMED, Row, TrainingLoop, make_optimizer, read_checkpoint, scales
 from pydistill.schedule import Term
 
 _TERM = "bev"
@@ -167,7 +167,7 @@ class Training(TrainingLoop[BevConfig, Batch]):
         Raises:
             ValueError: for another configuration; the message names what differs.
         """
-        state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+        state = read_checkpoint(path, "bev", RESUMED)
         self._restore(state, BevConfig.from_dict(state["config"]), FREE)
 
 

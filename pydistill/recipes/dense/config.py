@@ -12,7 +12,7 @@ from pydistill.recipes.training import Optimizer, falling_rate, read_settings
 Region = Literal["general_instance", "fine_grained", "inside"]
 
 DISTILLED = ("main_ld", "vlr_ld", "main_kd", "vlr_kd", "imitation", "pseudo_box")  # weights of what a teacher tells
-_LD = ("ld", *DISTILLED, "dfl", "gamma", "temperature", "kd_temperature", "imitation_region", "reference")
+LD_OPTIONS = (*DISTILLED, "gamma", "temperature", "kd_temperature", "imitation_region")  # unused without LD
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydistill.recipes.dense.scenes import Difficulty, generate_scene
 from pydistill.recipes.dense.textures import Split, digits, photographs
-from pydistill.recipes.generated import encode_picture, generated_folder, map_threads, write_file
+from pydistill.recipes.generated import check_counts, encode_picture, generated_folder, map_threads, write_file
 
 _GENERATOR = 1  # raised when the same arguments give other files than before
 
@@ -47,9 +47,10 @@ def write_coco(
 
     Raises:
         FileExistsError: if ``root`` holds files that were not generated.
-        ValueError: for a number of classes out of range.
+        ValueError: for no scene at all, or a number of classes out of range.
         OSError: if a file cannot be written, with its path. The next call starts again.
     """
+    check_counts("write_coco", train, test)
     if not 1 <= classes <= 10:
         raise ValueError(f"write_coco: expected 1 to 10 classes, got {classes}")
     hard = difficulty or Difficulty()

@@ -79,8 +79,8 @@ def train(
         workers: processes that read pictures ahead.
         malformed: what becomes of entries and files that cannot be used.
         backbone_weights: torchvision state dict for a ResNet's backbone, whose statistics and first stage then stay.
-        dry_run: train so many steps, write nothing, and say what the whole training would take. A ResNet without a
-            teacher then has an untrained ResNet-101 for one.
+        dry_run: train so many steps, write nothing but the scenes, and say what the whole training would take. A
+            ResNet without a teacher then has an untrained ResNet-101 for one.
 
     Raises:
         ValueError: for weights of a backbone that the model does not have, or a teacher that does not fit.
@@ -96,6 +96,7 @@ def train(
     if root is None:
         with fabric.rank_zero_first():  # the other processes find what it wrote
             root = write_coco(output / "data", SEED, *SCENES, classes=CLASSES)
+        fabric.print(f"generated scenes, as there is no --data: {root}")
     pictures = open_data(config, root, "train", training=True, malformed=malformed)
     probe = open_data(config, root, "val", malformed=malformed)
     teaching = _teacher(config, teacher, len(pictures.dataset.classes), dry_run)

@@ -18,7 +18,7 @@ from pydistill.recipes.dense.config import DISTILLED, DenseConfig
 from pydistill.recipes.dense.data import Batch, DenseData
 from pydistill.recipes.dense.evaluation import evaluate
 from pydistill.recipes.dense.network import DenseOutput, GFLDetector
-from pydistill.recipes.training import FREE, Row, TrainingLoop, export, make_optimizer, read_checkpoint
+from pydistill.recipes.training import FREE, RESUMED, Row, TrainingLoop, export, make_optimizer, read_checkpoint
 from pydistill.schedule import Term
 
 __all__ = ["Objective", "Training", "build_model", "check_classes", "export", "load_student", "to_prediction"]
@@ -145,7 +145,7 @@ class Training(TrainingLoop[DenseConfig, Batch]):
         Raises:
             ValueError: for another configuration; the message names what differs.
         """
-        state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+        state = read_checkpoint(path, "dense", RESUMED)
         self._restore(state, DenseConfig.from_dict(state["config"]), FREE)
 
 

@@ -16,9 +16,8 @@ Stage = Literal["same", "last"]
 Reference = Literal["paper", "released"]
 
 DISTILLED = ("instance", "feature", "relation", "group")  # weights of what a teacher tells
-_OPTIONS = (
-    "reference", "instance_stage", "instance_class_pairs", "instance_box_pairs", "feature_region", "assignment",
-)  # fmt: skip
+_RULES = ("instance_stage", "instance_class_pairs", "instance_box_pairs", "feature_region", "assignment")
+DISTILL_OPTIONS = (*DISTILLED, *_RULES)  # unused without a teacher
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class DetrConfig:
         """The objective; without ``detrdistill``, or where ``distilled`` is not wanted, the detector's own."""
         on = self.detrdistill and distilled
         weights = {name: getattr(self, name) if on else 0.0 for name in DISTILLED}
-        given = weights | {name: getattr(self, name) for name in _OPTIONS}
+        given = weights | {name: getattr(self, name) for name in ("reference", *_RULES)}
         projection = (self.channels, 2 * self.channels)  # as wide as the released one beside its queries
         options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         return DETRDistillLoss(detector=self.detector, projection=projection, **options)

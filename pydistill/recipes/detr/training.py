@@ -20,7 +20,7 @@ from pydistill.recipes.detr.evaluation import evaluate
 from pydistill.recipes.detr.lending import DetrOutput
 from pydistill.recipes.detr.models import build
 from pydistill.recipes.told import LossesOnly, Told
-from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint, scales
+from pydistill.recipes.training import FREE, RESUMED, Row, TrainingLoop, make_optimizer, read_checkpoint, scales
 from pydistill.schedule import Term
 
 _TERM = "detr"
@@ -163,7 +163,7 @@ class Training(TrainingLoop[DetrConfig, Batch]):
         Raises:
             ValueError: for another configuration; the message names what differs.
         """
-        state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+        state = read_checkpoint(path, "detr", RESUMED)
         self._restore(state, DetrConfig.from_dict(state["config"]), FREE)
 
 

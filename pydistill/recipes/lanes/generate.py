@@ -24,7 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pydistill.recipes.generated import encode_picture, generated_folder, map_threads, write_file
+from pydistill.recipes.generated import check_counts, encode_picture, generated_folder, map_threads, write_file
 from pydistill.recipes.lanes import culane
 from pydistill.recipes.lanes.canvas import Bytes
 from pydistill.recipes.lanes.road import CULANE, H_SAMPLES, NONE, Floats
@@ -55,6 +55,7 @@ def write_tusimple(
 
     Raises:
         FileExistsError: if ``root`` holds files that were not generated.
+        ValueError: for no scene at all, or an unknown category.
         OSError: if a file cannot be written, with its path. The next call starts again.
     """
     with _folder(root, "tusimple", seed, train, test, categories) as complete:
@@ -87,6 +88,7 @@ def write_culane(
 
     Raises:
         FileExistsError: if ``root`` holds files that were not generated.
+        ValueError: for no scene at all, or an unknown category.
         OSError: if a file cannot be written, with its path. The next call starts again.
     """
     with _folder(root, "culane", seed, train, test, categories) as complete:
@@ -108,6 +110,7 @@ def _folder(
     root: Path, layout: str, seed: int, train: int, test: int, categories: Sequence[str] | None
 ) -> AbstractContextManager[bool]:
     """Yields whether ``root`` is complete already."""
+    check_counts(f"write_{layout}", train, test)
     if categories is not None and not (categories and set(categories) <= set(CATEGORIES)):
         raise ValueError(f"write_{layout}: expected categories of {', '.join(CATEGORIES)}, got {list(categories)}")
     recipe = {"layout": layout, "generator": _GENERATOR, "seed": seed, "train": train, "test": test}

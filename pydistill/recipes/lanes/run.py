@@ -40,7 +40,7 @@ def train(
         workers: processes that read pictures ahead.
         malformed: what becomes of lines and files that cannot be used.
         backbone_weights: torchvision state dict for a ResNet's backbone.
-        dry_run: train so many steps, write nothing, and say what the whole training would take.
+        dry_run: train so many steps, write nothing but the scenes, and say what the whole training would take.
 
     Raises:
         ValueError: for weights of a backbone that the model does not have.
@@ -50,6 +50,7 @@ def train(
     if root is None:
         with fabric.rank_zero_first():  # the other processes find what it wrote
             root = _generated(config, output / "data")
+        fabric.print(f"generated scenes, as there is no --data: {root}")
     pictures = open_data(config, root, "train", training=True, malformed=malformed)
     training = Training(config, pictures, _probe(config, root, malformed), fabric, None if dry_run else output, workers)
     if backbone_weights:

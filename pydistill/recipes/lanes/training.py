@@ -21,7 +21,7 @@ from pydistill.recipes.lanes.data import Batch, LaneData
 from pydistill.recipes.lanes.enet import ENetSAD
 from pydistill.recipes.lanes.evaluation import evaluate
 from pydistill.recipes.lanes.resnet import ResNetSAD
-from pydistill.recipes.training import FREE, Row, TrainingLoop, make_optimizer, read_checkpoint
+from pydistill.recipes.training import FREE, RESUMED, Row, TrainingLoop, make_optimizer, read_checkpoint
 from pydistill.schedule import Term
 
 LaneNet = ENetSAD | ResNetSAD
@@ -129,7 +129,7 @@ class Training(TrainingLoop[LaneConfig, Batch]):
         Raises:
             ValueError: for another configuration; the message names what differs.
         """
-        state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+        state = read_checkpoint(path, "lane", RESUMED)
         saved = LaneConfig.from_dict(state["config"])
         before_sad = all(not c.sad or state["step"] <= c.start for c in (saved, self.config))
         self._restore(state, saved, FREE + (_SAD if before_sad else ()))
