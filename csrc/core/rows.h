@@ -63,15 +63,13 @@ template <class T> void prefetch(const Rows<T>& rows, int n, int64_t row) {
   if (rows.step == 1) prefetch(rows.at(row), n);
 }
 
-// Those of the rows first .. first + count whose element is not 0; returns how many.
-template <class T> int nonzero(const Rows<const T>& rows, int64_t first, int count, int64_t* out) {
+// Those of `count` elements, `step` apart, that are not 0, counted from `first`; returns how many.
+template <class T> int nonzero(const T* p, int64_t step, int64_t first, int count, int64_t* out) {
   constexpr int kBlock = 16;  // mostly zeros: look at sixteen at once
   int found = 0;
-  const bool dense = rows.stride[2] == 1 && rows.run(first) >= count;
-  const T* p = rows.at(first);
   for (int at = 0; at < count; at += kBlock) {
     const int last = at + kBlock < count ? at + kBlock : count;
-    if (dense && last - at == kBlock) {
+    if (step == 1 && last - at == kBlock) {
       int any = 0;
 #pragma omp simd reduction(| : any)
       for (int i = 0; i < kBlock; ++i) any |= p[at + i] != T(0);
@@ -79,8 +77,27 @@ template <class T> int nonzero(const Rows<const T>& rows, int64_t first, int cou
     }
     for (int i = at; i < last; ++i) {
       out[found] = first + i;
-      found += (dense ? p[i] : *rows.at(first + i)) != T(0);
+      found += p[i * step] != T(0);
     }
+  }
+  return found;
+}
+// Those of the rows first .. first + count whose element is not 0.
+template <class T> int nonzero(const Rows<const T>& rows, int64_t first, int count, int64_t* out) {
+  const int64_t k = rows.inner;
+  if (rows.stride[2] == 0 && k < count && first % k == 0 && count % k == 0) {  // one element counts for k rows
+    constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+    const Rows<const T> each{rows.data, rows.step, rows.middle, kMost, {0, rows.stride[0], rows.stride[1]}};
+    const int found = nonzero(each, first / k, int(count / k), out);
+    for (int i = found - 1; i >= 0; --i)
+      for (int64_t j = k - 1; j >= 0; --j) out[i * k + j] = out[i] * k + j;
+    return int(found * k);
+  }
+  int found = 0;
+  while (count > 0) {
+    const int run = rows.run(first) < count ? int(rows.run(first)) : count;
+    found += nonzero(rows.at(first), rows.stride[2], first, run, out + found);
+    first += run, count -= run;
   }
   return found;
 }

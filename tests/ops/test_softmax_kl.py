@@ -412,3 +412,22 @@ def test_sums_of_many_rows(device, count):
     student, teacher = (torch.randn(count, 3, generator=rng).to(device) for _ in range(2))
     got = softmax_kl(student, teacher, reduction="sum")
     assert relative_error(got, softmax_kl_reference(student.double(), teacher.double(), reduction="sum")) < 1e-6
+
+
+@each_device
+@pytest.mark.parametrize("shape", [(700, 4), (700, 3), (2, 300, 4), (3, 50, 5, 4)])
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_a_weight_may_be_broadcast(shape, share, device):
+    """Over the last of the rows' dimensions, the first, or both: bit for bit what the same numbers written out give."""
+    rng = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(*shape, 17, generator=rng).to(device) for _ in range(2))
+    drawn = torch.rand(shape, generator=rng)
+    drawn = torch.where(drawn < share, drawn, 0).to(device)
+    drawn.view(-1)[0] = 1
+    for weight in (drawn[..., :1], drawn[:1], drawn[:1, ..., :1]):
+        both = [weight.expand(shape), weight.expand(shape).contiguous()]
+        student.requires_grad_()
+        rows = [softmax_kl(student, teacher, weight=w) for w in both]
+        assert torch.equal(*rows)
+        assert (rows[0] != 0).sum() == (both[1] != 0).sum() > 0
+        assert torch.equal(*(torch.autograd.grad(r.square().sum(), student)[0] for r in rows))
