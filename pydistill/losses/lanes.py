@@ -1,17 +1,17 @@
 """The task objective of lane detection."""
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pydistill.losses.options import check_not_negative
 from pydistill.losses.sad import Reference
 from pydistill.ops import _check
 from pydistill.ops._register import accumulator
-from pydistill.ops.soft_iou_loss import soft_iou_loss
+from pydistill.ops.soft_iou_loss import check_options, soft_iou_loss
 
 Normalizer = Literal["weights", "pixels"]
 
@@ -108,10 +108,9 @@ class LaneLoss(nn.Module):
         self.normalizer = objective.normalizer if segmentation_normalizer is None else segmentation_normalizer
         self.iou_form = objective.iou_form if iou_form is None else (iou_form,) * 2
         self.iou_absent, self.ignore_index = iou_absent, ignore_index
-        weights = {"alpha": self.alpha, "beta": self.beta, "background_weight": min(self.background_weight)}
-        for name, weight in weights.items():
-            if not (isfinite(weight) and weight >= 0):
-                raise ValueError(f"LaneLoss: expected a finite {name} >= 0, got {weight}")
+        least = min(self.background_weight)
+        check_not_negative("LaneLoss", dict(alpha=self.alpha, beta=self.beta, background_weight=least))
+        check_options("LaneLoss", self.iou_form[0], iou_absent, prefix="iou_")
         if self.normalizer not in _NORMALIZERS:
             raise ValueError(f"LaneLoss: expected segmentation_normalizer in {_NORMALIZERS}, got {self.normalizer!r}")
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isfinite
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from pydistill.losses.detr.prediction import (
 from pydistill.losses.detr.presets import DETECTORS, REFERENCES, DetectorName, Reference, pair_weights, rules_of
 from pydistill.losses.detr.relation import RelationHead
 from pydistill.losses.detr.step import Settings
+from pydistill.losses.options import check_not_negative
 from pydistill.ops import _check
 from pydistill.ops._match_options import PRESETS
 
@@ -130,9 +130,7 @@ class DETRDistillLoss(nn.Module):
             "group": group,
             **{name: usual[name] if weight is None else weight for name, weight in own.items()},
         }
-        for name, weight in scales.items():
-            if not (isfinite(weight) and weight >= 0):
-                raise ValueError(f"DETRDistillLoss: expected a finite {name} >= 0, got {weight}")
+        check_not_negative("DETRDistillLoss", scales)
         of_class, of_box = pair_weights(rules)
         taught = (any(of_class), any(of_box), any(of_box))
         weights = {
