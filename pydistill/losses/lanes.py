@@ -5,9 +5,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from pydistill.losses.options import check_not_negative
+from pydistill.losses.options import Loss, check_not_negative, printed
 from pydistill.losses.sad import Reference
 from pydistill.ops import _check
 from pydistill.ops._register import accumulator
@@ -36,7 +36,7 @@ _REFERENCES = {
 }
 
 
-class LaneLoss(nn.Module):
+class LaneLoss(Loss):
     r"""Where the lanes are, how well each is covered, and which exist: the objective that SAD is added to.
 
     .. math:: L = L_{seg} + \alpha L_{iou} + \beta L_{exist}
@@ -86,6 +86,7 @@ class LaneLoss(nn.Module):
         Hou et al., ICCV 2019, arXiv:1908.00821, section 3; cardwing/Codes-for-Lane-Detection for the authors' codes.
     """
 
+    @printed("reference")
     def __init__(
         self,
         *,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pydistill.adapters import Adapter, adapt, build_adapters
 from pydistill.losses.normalizers import joint_mean
-from pydistill.losses.options import check_not_negative
+from pydistill.losses.options import Loss, check_not_negative, printed
 from pydistill.ops import (
     BEVGrid,
     box_keypoints,
@@ -58,7 +58,7 @@ PATHS: dict[str, _Weights] = {
 }
 
 
-class UniDistillLoss(nn.Module):
+class UniDistillLoss(Loss):
     r"""What a teacher of any modality knows of the boxes in bird's-eye view: features, relations and answers.
 
     ============ =====================================================================================================
@@ -100,6 +100,7 @@ class UniDistillLoss(nn.Module):
         Zhou et al. 2023 (UniDistill), arXiv:2303.15083, section 3; megvii-research/CVPR2023-UniDistill.
     """
 
+    @printed("grid", "path", "reference")
     def __init__(
         self,
         grid: BEVGrid,

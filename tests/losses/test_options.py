@@ -1,9 +1,13 @@
-"""What the constructors of the losses refuse."""
+"""What the constructors of the losses refuse, and how a loss is printed."""
 
+import copy
+import inspect
 import re
 
 import pytest
+import torch
 
+from pydistill.adapters import Adapter
 from pydistill.losses import DETRDistillLoss, LaneLoss, LDLoss, SADLoss, UniDistillLoss
 from pydistill.ops import BEVGrid
 
@@ -48,3 +52,38 @@ def test_a_wrong_option_is_named_when_the_loss_is_made(loss, options, message):
 def test_a_grid_that_is_none_is_named_when_the_loss_is_made():
     with pytest.raises(TypeError, match="UniDistillLoss: expected grid as a BEVGrid, got tuple"):
         UniDistillLoss((0, 0, 1, 1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (SADLoss, "SADLoss(reference='paper')"),
+        (lambda: SADLoss([(0, 2)], power=2.0, health=1), "SADLoss(pairs=[(0, 2)], reference='paper', health=1)"),
+        (lambda: LaneLoss(reference="port", alpha=0), "LaneLoss(reference='port', alpha=0)"),
+        (lambda: LaneLoss(ignore_index=255), "LaneLoss(reference='paper')"),
+        (
+            lambda: LDLoss([8, 16], preset="retina", gamma=0.5, vlr_kd=None, eps=1e-6),
+            "LDLoss(strides=[8, 16], preset='retina', reference='paper', gamma=0.5, eps=1e-06)",
+        ),
+        (
+            lambda: DETRDistillLoss(detector="detr", stages=[1], topk=30),
+            "DETRDistillLoss(detector='detr', reference='paper', stages=[1], topk=30)",
+        ),
+        (
+            lambda: UniDistillLoss(GRID, low_adapter=torch.nn.ReLU(), high_adapter=Adapter("1x1", 1, 2)),
+            f"UniDistillLoss(grid={GRID}, path='camera_from_lidar', reference='paper', "
+            "high_adapter=Adapter(kind='1x1', in_channels=1, out_channels=2)(adapters)",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_prints_what_it_was_made_with(make, text):
+    """The options that say most, and those that are not the defaults."""
+    loss = make()
+    assert "".join(repr(loss).replace("\n  ", "").splitlines()).startswith(text)
+    assert repr(copy.deepcopy(loss)) == repr(loss)
+
+
+def test_the_constructors_keep_their_signatures():
+    assert list(inspect.signature(LDLoss).parameters)[:3] == ["strides", "preset", "reference"]
+    assert inspect.signature(SADLoss).parameters["temperature"].default == 1.0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pydistill.losses.detr.objective import Objective
 from pydistill.losses.detr.prediction import (
@@ -20,7 +20,7 @@ from pydistill.losses.detr.prediction import (
 from pydistill.losses.detr.presets import DETECTORS, REFERENCES, DetectorName, Reference, pair_weights, rules_of
 from pydistill.losses.detr.relation import RelationHead
 from pydistill.losses.detr.step import Settings
-from pydistill.losses.options import check_not_negative
+from pydistill.losses.options import Loss, check_not_negative, printed
 from pydistill.ops import _check
 from pydistill.ops._match_options import PRESETS
 
@@ -32,7 +32,7 @@ _INSTANCE = ("instance_class", "instance_l1", "instance_giou")
 _GROUP = ("group_classification", "group_l1", "group_giou")
 
 
-class DETRDistillLoss(nn.Module):
+class DETRDistillLoss(Loss):
     r"""A set detector's own objective, and what a teacher's queries know of classes, boxes, features and assignment.
 
     With x, b the class logits and boxes of the student's queries, :math:`t, b^T` those of the teacher's, and
@@ -90,6 +90,7 @@ class DETRDistillLoss(nn.Module):
         arXiv:2304.08069 (RT-DETR).
     """
 
+    @printed("detector", "reference")
     def __init__(
         self,
         *,

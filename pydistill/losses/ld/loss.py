@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pydistill.losses.ld.objective import Objective
 from pydistill.losses.ld.prediction import DensePrediction, check_features, check_student, check_teacher, shape_of
 from pydistill.losses.ld.presets import DETECTORS, REFERENCES, Preset, Reference, rules_of, weights_of
 from pydistill.losses.ld.step import Settings
 from pydistill.losses.ld.targets import Scene
-from pydistill.losses.options import check_not_negative, check_positive
+from pydistill.losses.options import Loss, check_not_negative, check_positive, printed
 from pydistill.ops import _check
 
 ImitationRegion = Literal["general_instance", "fine_grained", "inside"]
@@ -21,7 +21,7 @@ _REGIONS = ("general_instance", "fine_grained", "inside")
 _DISTILLED = ("main_ld", "vlr_ld", "main_kd", "vlr_kd", "imitation", "pseudo_box")
 
 
-class LDLoss(nn.Module):
+class LDLoss(Loss):
     r"""A dense detector's own objective, and the teacher's knowledge of where the boxes are and what is in them.
 
     With z, t the logits of student and teacher, :math:`w_a` the student's largest class probability at anchor a (a
@@ -73,6 +73,7 @@ class LDLoss(nn.Module):
         Zheng et al., CVPR 2022, arXiv:2102.12252, sections 3 and 4; Li et al., NeurIPS 2020, arXiv:2006.04388 (GFL).
     """
 
+    @printed("strides", "preset", "reference")
     def __init__(
         self,
         strides: Sequence[float],
