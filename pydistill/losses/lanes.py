@@ -16,6 +16,7 @@ from pydistill.ops.soft_iou_loss import check_options, soft_iou_loss
 Normalizer = Literal["weights", "pixels"]
 
 _NORMALIZERS = ("weights", "pixels")
+_IGNORED = -1  # among the classes
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class LaneLoss(Loss):
             segmentation: (N, K, H, W) logits, class 0 the background; K = 1: of being a lane. float64, float32, float16
                 or bfloat16.
             existence: (N, K') logits, before any sigmoid; None where ``beta`` is 0.
-            labels: (N, H, W), integers in [0, K), {0, 1} where K = 1, or ``ignore_index``.
+            labels: (N, H, W), integers in [0, K), {0, 1} where K = 1, or ``ignore_index``. Any other label is
+                background.
             existence_labels: (N, K'), 0 or 1; None where ``beta`` is 0.
 
         Returns:
@@ -153,15 +155,27 @@ class LaneLoss(Loss):
 
     def _segmentation(self, logits: Tensor, labels: Tensor, background_weight: float) -> Tensor:
         z = logits.to(accumulator(logits.dtype))
+        used = labels != self.ignore_index
+        lane = (labels > 0) & (labels < max(z.shape[1], 2)) & used
+        background = lane.logical_not() & used  # whatever else the label is
+        # torch's own sums of these losses have no fixed order on a GPU
         if z.shape[1] == 1:
-            rows = F.binary_cross_entropy_with_logits(z[:, 0], (labels == 1).to(z.dtype), reduction="none")
+            weights = lane + background_weight * background.to(z.dtype)
+            rows = F.binary_cross_entropy_with_logits(z[:, 0], lane.to(z.dtype), weights, reduction="none")
         else:
-            # torch's own sum of this loss has no fixed order on a GPU
-            rows = F.cross_entropy(z, labels, ignore_index=self.ignore_index, reduction="none")
-        ignored = labels == self.ignore_index
-        weights = torch.ones_like(rows).masked_fill(labels == 0, background_weight).masked_fill(ignored, 0)
-        total = weights.sum() if self.normalizer == "weights" else ignored.logical_not().sum()
-        return (rows * weights).sum() / total.masked_fill(total == 0, 1)
+            of_class = z.new_ones(z.shape[1])
+            of_class.narrow(0, 0, 1).fill_(background_weight)
+            classes = (labels * lane).masked_fill_(used.logical_not(), _IGNORED)
+            rows = F.cross_entropy(z, classes, of_class, ignore_index=_IGNORED, reduction="none")
+        if self.normalizer == "weights":
+            total = _count(lane, z.dtype) + background_weight * _count(background, z.dtype)
+        else:
+            total = _count(used, z.dtype)
+        return rows.sum() / total.masked_fill(total == 0, 1)
+
+
+def _count(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.count_nonzero(mask).to(dtype)
 
 
 def _existence(logits: Tensor | None, labels: Tensor | None) -> Tensor:
