@@ -1,21 +1,22 @@
 """The task objective of lane detection."""
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from pydistill.losses.options import Loss, check_not_negative, printed
 from pydistill.losses.sad import Reference
 from pydistill.ops import _check
 from pydistill.ops._register import accumulator
-from pydistill.ops.soft_iou_loss import soft_iou_loss
+from pydistill.ops.soft_iou_loss import check_options, soft_iou_loss
 
 Normalizer = Literal["weights", "pixels"]
 
 _NORMALIZERS = ("weights", "pixels")
+_IGNORED = -1  # among the classes
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ _REFERENCES = {
 }
 
 
-class LaneLoss(nn.Module):
+class LaneLoss(Loss):
     r"""Where the lanes are, how well each is covered, and which exist: the objective that SAD is added to.
 
     .. math:: L = L_{seg} + \alpha L_{iou} + \beta L_{exist}
@@ -86,6 +87,7 @@ class LaneLoss(nn.Module):
         Hou et al., ICCV 2019, arXiv:1908.00821, section 3; cardwing/Codes-for-Lane-Detection for the authors' codes.
     """
 
+    @printed("reference")
     def __init__(
         self,
         *,
@@ -108,10 +110,9 @@ class LaneLoss(nn.Module):
         self.normalizer = objective.normalizer if segmentation_normalizer is None else segmentation_normalizer
         self.iou_form = objective.iou_form if iou_form is None else (iou_form,) * 2
         self.iou_absent, self.ignore_index = iou_absent, ignore_index
-        weights = {"alpha": self.alpha, "beta": self.beta, "background_weight": min(self.background_weight)}
-        for name, weight in weights.items():
-            if not (isfinite(weight) and weight >= 0):
-                raise ValueError(f"LaneLoss: expected a finite {name} >= 0, got {weight}")
+        least = min(self.background_weight)
+        check_not_negative("LaneLoss", dict(alpha=self.alpha, beta=self.beta, background_weight=least))
+        check_options("LaneLoss", self.iou_form[0], iou_absent, prefix="iou_")
         if self.normalizer not in _NORMALIZERS:
             raise ValueError(f"LaneLoss: expected segmentation_normalizer in {_NORMALIZERS}, got {self.normalizer!r}")
 
@@ -124,7 +125,8 @@ class LaneLoss(nn.Module):
             segmentation: (N, K, H, W) logits, class 0 the background; K = 1: of being a lane. float64, float32, float16
                 or bfloat16.
             existence: (N, K') logits, before any sigmoid; None where ``beta`` is 0.
-            labels: (N, H, W), integers in [0, K), {0, 1} where K = 1, or ``ignore_index``.
+            labels: (N, H, W), integers in [0, K), {0, 1} where K = 1, or ``ignore_index``. Any other label is
+                background.
             existence_labels: (N, K'), 0 or 1; None where ``beta`` is 0.
 
         Returns:
@@ -153,15 +155,27 @@ class LaneLoss(nn.Module):
 
     def _segmentation(self, logits: Tensor, labels: Tensor, background_weight: float) -> Tensor:
         z = logits.to(accumulator(logits.dtype))
+        used = labels != self.ignore_index
+        lane = (labels > 0) & (labels < max(z.shape[1], 2)) & used
+        background = lane.logical_not() & used  # whatever else the label is
+        # torch's own sums of these losses have no fixed order on a GPU
         if z.shape[1] == 1:
-            rows = F.binary_cross_entropy_with_logits(z[:, 0], (labels == 1).to(z.dtype), reduction="none")
+            weights = lane + background_weight * background.to(z.dtype)
+            rows = F.binary_cross_entropy_with_logits(z[:, 0], lane.to(z.dtype), weights, reduction="none")
         else:
-            # torch's own sum of this loss has no fixed order on a GPU
-            rows = F.cross_entropy(z, labels, ignore_index=self.ignore_index, reduction="none")
-        ignored = labels == self.ignore_index
-        weights = torch.ones_like(rows).masked_fill(labels == 0, background_weight).masked_fill(ignored, 0)
-        total = weights.sum() if self.normalizer == "weights" else ignored.logical_not().sum()
-        return (rows * weights).sum() / total.masked_fill(total == 0, 1)
+            of_class = z.new_ones(z.shape[1])
+            of_class.narrow(0, 0, 1).fill_(background_weight)
+            classes = (labels * lane).masked_fill_(used.logical_not(), _IGNORED)
+            rows = F.cross_entropy(z, classes, of_class, ignore_index=_IGNORED, reduction="none")
+        if self.normalizer == "weights":
+            total = _count(lane, z.dtype) + background_weight * _count(background, z.dtype)
+        else:
+            total = _count(used, z.dtype)
+        return rows.sum() / total.masked_fill(total == 0, 1)
+
+
+def _count(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.count_nonzero(mask).to(dtype)
 
 
 def _existence(logits: Tensor | None, labels: Tensor | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Literal, get_args
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from pydistill.adapters import Adapter, adapt, build_adapters
 from pydistill.losses.normalizers import joint_mean
+from pydistill.losses.options import Loss, check_not_negative, printed
 from pydistill.ops import (
     BEVGrid,
     box_keypoints,
@@ -19,6 +19,8 @@ from pydistill.ops import (
     response_loss,
 )
 from pydistill.ops._keypoints import used_boxes
+from pydistill.ops.bev_grid import check_grid
+from pydistill.ops.response_loss import check_options
 
 Path = Literal["camera_from_lidar", "camera_from_fusion", "lidar_from_camera", "lidar_from_fusion", "same_modality"]
 Reference = Literal["paper", "released"]
@@ -56,7 +58,7 @@ PATHS: dict[str, _Weights] = {
 }
 
 
-class UniDistillLoss(nn.Module):
+class UniDistillLoss(Loss):
     r"""What a teacher of any modality knows of the boxes in bird's-eye view: features, relations and answers.
 
     ============ =====================================================================================================
@@ -84,7 +86,7 @@ class UniDistillLoss(nn.Module):
         low_adapter, high_adapter: What stands between the student's features and the losses: an
             :class:`pydistill.adapters.Adapter` of kind "1x1" or "3x3", a module, or None. That of a term of weight 0 is
             left out, as DDP wants a gradient of each parameter.
-        teacher_temperature: Of the teacher's logits.
+        teacher_temperature: Of the teacher's logits, > 0.
         teacher_clamp, swap_xy: Override what ``reference`` says: how far the teacher's probabilities stay from 0 and 1,
             in [0, 1/2), and whether the maps are read at (v, u).
         formula: Of the region's radii, as in :func:`pydistill.ops.gaussian_region`. None: ``"released"``, as the paper
@@ -92,11 +94,13 @@ class UniDistillLoss(nn.Module):
 
     Raises:
         ValueError: for values outside the above.
+        TypeError: for a grid that is no ``BEVGrid``.
 
     Reference:
         Zhou et al. 2023 (UniDistill), arXiv:2303.15083, section 3; megvii-research/CVPR2023-UniDistill.
     """
 
+    @printed("grid", "path", "reference")
     def __init__(
         self,
         grid: BEVGrid,
@@ -114,6 +118,7 @@ class UniDistillLoss(nn.Module):
         formula: Formula | None = None,
     ):
         super().__init__()
+        check_grid("UniDistillLoss", grid)
         for name, value, known in (
             ("path", path, tuple(PATHS)),
             ("reference", reference, get_args(Reference)),
@@ -127,14 +132,11 @@ class UniDistillLoss(nn.Module):
             name: getattr(preset, name) if value is None else float(value)
             for name, value in (("feature", feature), ("relation", relation), ("response", response))
         }
-        for name, weight in self.weights.items():
-            if not (isfinite(weight) and weight >= 0):
-                raise ValueError(f"UniDistillLoss: expected a finite {name} >= 0, got {weight}")
+        check_not_negative("UniDistillLoss", self.weights)
         self.grid, self.released = grid, reference == "released"
         preset_clamp = preset.teacher_clamp if self.released else 1e-4
         self.teacher_clamp = preset_clamp if teacher_clamp is None else float(teacher_clamp)
-        if not 0 <= self.teacher_clamp < 0.5:
-            raise ValueError(f"UniDistillLoss: expected teacher_clamp in [0, 1/2), got {teacher_clamp}")
+        check_options("UniDistillLoss", teacher_temperature, self.teacher_clamp)
         self.teacher_temperature = teacher_temperature
         self.swap_xy = self.released if swap_xy is None else swap_xy
         self.formula = "released" if formula is None else formula
@@ -214,4 +216,4 @@ class UniDistillLoss(nn.Module):
         if (h, w) == (self.grid.height, self.grid.width):
             return points
         u, v = points.unbind(-1)
-        return torch.stack([u * (w / max(self.grid.width, 1)), v * (h / max(self.grid.height, 1))], -1)
+        return torch.stack([u * (w / self.grid.width), v * (h / self.grid.height)], -1)

@@ -129,10 +129,15 @@ def energy_distillation_loss(
     return result
 
 
-def loss_factor(op: str, reduction: str, images: int, cells: int) -> float:
-    """What the sum of squared differences is multiplied by."""
+def check_reduction(op: str, reduction: str) -> None:
+    """Raises where ``reduction`` is none of the known."""
     if reduction not in _REDUCTIONS:
         raise ValueError(f"{op}: expected reduction in {_REDUCTIONS}, got {reduction!r}")
+
+
+def loss_factor(op: str, reduction: str, images: int, cells: int) -> float:
+    """What the sum of squared differences is multiplied by."""
+    check_reduction(op, reduction)
     return {"batchmean": 1 / max(images, 1), "mean": 1 / max(images * cells, 1), "sum": 1.0}[reduction]
 
 

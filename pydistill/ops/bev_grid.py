@@ -14,7 +14,7 @@ class BEVGrid:
     nuScenes as UniDistill has it is ``BEVGrid(-54, -54, 0.6, 0.6, 180, 180)``.
 
     Raises:
-        ValueError: If a number is not finite, a cell's side not positive or a number of cells negative or not whole.
+        ValueError: If a number is not finite, a cell's side not positive or a number of cells below 1 or not whole.
     """
 
     x_min: float
@@ -36,8 +36,8 @@ class BEVGrid:
                 raise ValueError(f"BEVGrid: expected a finite {field.name}, got {getattr(self, field.name)}")
         if self.cell_x <= 0 or self.cell_y <= 0:
             raise ValueError(f"BEVGrid: expected cell_x and cell_y > 0, got {self.cell_x} and {self.cell_y}")
-        if not (isinstance(self.height, int) and isinstance(self.width, int) and min(self.height, self.width) >= 0):
-            raise ValueError(f"BEVGrid: expected whole height and width >= 0, got {self.height} and {self.width}")
+        if not (isinstance(self.height, int) and isinstance(self.width, int) and min(self.height, self.width) >= 1):
+            raise ValueError(f"BEVGrid: expected whole height and width >= 1, got {self.height} and {self.width}")
 
     def cells(self, metres: Tensor) -> Tensor:
         """Positions (..., 2) in metres, x and y, as (u, v): columns and rows from the map's corner, not rounded.

@@ -84,6 +84,12 @@ def _unit(x: Tensor, valid: Tensor | None) -> Tensor:
     return F.normalize(x if valid is None else torch.where(valid.unsqueeze(-1), x, 0), dim=-1)
 
 
+def check_temperature(op: str, temperature: float) -> None:
+    """Raises where ``temperature`` is not positive."""
+    if not temperature > 0:
+        raise ValueError(f"{op}: expected temperature > 0, got {temperature}")
+
+
 def _check(student: Tensor, teacher: Tensor, temperature: float, valid: Tensor | None) -> None:
     if student.ndim != 2:
         raise ValueError(f"{_OP}: expected student of shape (N, D), got {list(student.shape)}")
@@ -92,8 +98,7 @@ def _check(student: Tensor, teacher: Tensor, temperature: float, valid: Tensor |
     for name, x in (("student", student), ("teacher", teacher)):
         if not x.is_floating_point():
             raise TypeError(f"{_OP}: expected {name} of a floating point dtype, got {x.dtype}")
-    if not temperature > 0:
-        raise ValueError(f"{_OP}: expected temperature > 0, got {temperature}")
+    check_temperature(_OP, temperature)
     if valid is not None and valid.shape != student.shape[:1]:
         raise ValueError(f"{_OP}: expected valid of shape {list(student.shape[:1])}, got {list(valid.shape)}")
     if valid is not None and valid.dtype != torch.bool:

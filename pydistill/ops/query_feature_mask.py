@@ -118,6 +118,14 @@ def query_feature_mask_reference(
     return masks
 
 
+def check_options(op: str, floor: float, normalize: str) -> None:
+    """Raises where an option is outside its range."""
+    if normalize not in _NORMALIZE:
+        raise ValueError(f"{op}: expected normalize in {_NORMALIZE}, got {normalize!r}")
+    if not (floor > 0 or (floor == 0 and normalize == "none")):
+        raise ValueError(f"{op}: expected floor > 0, got {floor}")
+
+
 def _check_arguments(
     queries: Tensor, quality: Tensor, features: Sequence[Tensor], index: Tensor | None, floor: float, normalize: str
 ) -> None:
@@ -137,10 +145,7 @@ def _check_arguments(
     for name, x in (("queries", queries), ("quality", quality), *(("features", x) for x in features)):
         if not x.is_floating_point():
             raise TypeError(f"{op}: expected {name} of a floating point dtype, got {x.dtype}")
-    if normalize not in _NORMALIZE:
-        raise ValueError(f"{op}: expected normalize in {_NORMALIZE}, got {normalize!r}")
-    if not (floor > 0 or (floor == 0 and normalize == "none")):
-        raise ValueError(f"{op}: expected floor > 0, got {floor}")
+    check_options(op, floor, normalize)
 
 
 def _empty_direction(queries: Tensor, quality: Tensor, index: Tensor | None) -> Tensor:

@@ -141,6 +141,16 @@ def _best_overlap(boxes: Tensor, target_boxes: Tensor, counts: Tensor | None, im
     return best.where(there.any(-1)[:, None] | ~usable, 1)
 
 
+def check_options(op: str, form: str, gamma: Any, topk: Any) -> None:
+    """Raises where an option is outside its range."""
+    if form not in _FORMS:
+        raise ValueError(f"{op}: expected form in {_FORMS}, got {form!r}")
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"{op}: expected gamma in [0, 1], got {gamma}")
+    if topk < 1:
+        raise ValueError(f"{op}: expected topk of at least 1, got {topk}")
+
+
 def _check_arguments(
     scores: Tensor,
     boxes: Tensor,
@@ -169,12 +179,7 @@ def _check_arguments(
     for name, x in (("scores", scores), ("boxes", boxes), ("target_boxes", target_boxes)):
         if not x.is_floating_point():
             raise TypeError(f"{op}: expected {name} of a floating point dtype, got {x.dtype}")
-    if form not in _FORMS:
-        raise ValueError(f"{op}: expected form in {_FORMS}, got {form!r}")
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"{op}: expected gamma in [0, 1], got {gamma}")
-    if topk < 1:
-        raise ValueError(f"{op}: expected topk of at least 1, got {topk}")
+    check_options(op, form, gamma, topk)
 
 
 def _empty(scores: Tensor, boxes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -133,6 +133,15 @@ def _listed(heads: Heads) -> list[Tensor]:
     return [heads] if isinstance(heads, Tensor) else list(heads)
 
 
+def check_options(op: str, temperature: float, teacher_clamp: float, student_clamp: float = 0.0) -> None:
+    """Raises where an option is outside its range."""
+    if not temperature > 0:
+        raise ValueError(f"{op}: expected teacher_temperature > 0, got {temperature}")
+    for name, clamp in (("student_clamp", student_clamp), ("teacher_clamp", teacher_clamp)):
+        if not 0 <= clamp < 0.5:
+            raise ValueError(f"{op}: expected {name} in [0, 1/2), got {clamp}")
+
+
 def _checked(
     student_heatmaps: Heads,
     teacher_heatmaps: Heads,
@@ -173,11 +182,7 @@ def _checked(
     dtypes = {x.dtype for x in student}
     if len(dtypes) > 1:
         raise TypeError(f"{op}: expected the student's heads of one dtype, got {sorted(map(str, dtypes))}")
-    if not temperature > 0:
-        raise ValueError(f"{op}: expected teacher_temperature > 0, got {temperature}")
-    for name, clamp in (("student_clamp", student_clamp), ("teacher_clamp", teacher_clamp)):
-        if not 0 <= clamp < 0.5:
-            raise ValueError(f"{op}: expected {name} in [0, 1/2), got {clamp}")
+    check_options(op, temperature, teacher_clamp, student_clamp)
     if isinstance(normalizer, Tensor) and normalizer.numel() != 1:
         raise ValueError(f"{op}: expected normalizer of one element, got {list(normalizer.shape)}")
     if not eps >= 0:

@@ -109,6 +109,14 @@ def soft_iou_loss_reference(
     return (terms * counted).sum() / counted.sum().clamp_min(1)
 
 
+def check_options(op: str, form: str, absent: str | None, prefix: str = "") -> None:
+    """Raises where an option is outside its range; ``op`` has a ``prefix`` before their names."""
+    if form not in FORMS:
+        raise ValueError(f"{op}: expected {prefix}form in {FORMS}, got {form!r}")
+    if absent not in (None, *_ABSENT):
+        raise ValueError(f"{op}: expected {prefix}absent in {_ABSENT} or None, got {absent!r}")
+
+
 def _check_arguments(logits: Tensor, labels: Tensor, form: str, absent: str | None) -> None:
     if logits.ndim != 4:
         raise ValueError(f"soft_iou_loss: expected logits of shape (N, K, H, W), got {list(logits.shape)}")
@@ -121,10 +129,7 @@ def _check_arguments(logits: Tensor, labels: Tensor, form: str, absent: str | No
         raise TypeError(f"soft_iou_loss: expected labels of an integer dtype, got {labels.dtype}")
     if labels.device != logits.device:
         raise ValueError(f"soft_iou_loss: expected labels on {logits.device}, got {labels.device}")
-    if form not in FORMS:
-        raise ValueError(f"soft_iou_loss: expected form in {FORMS}, got {form!r}")
-    if absent not in (None, *_ABSENT):
-        raise ValueError(f"soft_iou_loss: expected absent in {_ABSENT} or None, got {absent!r}")
+    check_options("soft_iou_loss", form, absent)
     least, most = {"binary": (1, 1), "port": (1, _MOST_CLASSES)}.get(form, (2, _MOST_CLASSES))
     if not least <= classes <= most:
         raise ValueError(f"soft_iou_loss: expected {least} to {most} classes for form {form!r}, got {classes}")

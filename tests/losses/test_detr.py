@@ -269,7 +269,7 @@ def test_options_outside_the_known_are_named():
         (dict(reference="released"), "expected projection, (256, 512) as released, or relation=0"),
         (dict(l1=-1.0), "expected a finite l1 >= 0, got -1.0"),
         (dict(pairs="none"), "expected pairs in ('pos_neg', 'all', 'positives', 'negatives'), got 'none'"),
-        (dict(negative=-1.0), "expected negative >= 0, got -1.0"),
+        (dict(negative=-1.0), "expected a finite negative >= 0, got -1.0"),
         (dict(instance_weights=(1.0, 5.0)), "expected instance_weights of class, L1 and GIoU >= 0, got (1.0, 5.0)"),
         (dict(matching="yolo"), "expected matching in"),
     ):

@@ -142,6 +142,24 @@ def test_without_a_pixel_the_loss_and_its_gradient_are_zero(device, channels, no
     assert (differentiate(losses, (segmentation, existence))[0] == 0).all()
 
 
+@each_device
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("options", [{}, dict(reference="port"), dict(segmentation_normalizer="pixels")], ids=str)
+@pytest.mark.parametrize("ignore_index", [255, 0, -100])
+def test_a_label_outside_the_classes_is_background(device, channels, options, ignore_index):
+    """Also where the background's own label is the one that is ignored."""
+    segmentation, existence, labels, exists = scene(device, channels)
+    learn = segmentation, existence
+    odd = torch.randint(2, labels.shape, generator=torch.Generator().manual_seed(1)).to(device) * 10 - 3  # -3 and 7
+    bad = labels.masked_fill(labels == 255, ignore_index).where(labels != 0, odd)
+    want, got = (
+        LaneLoss(**options)(*learn, labels, exists),
+        LaneLoss(**options, ignore_index=ignore_index)(*learn, bad, exists),
+    )
+    assert_close(list(got.values()), list(want.values()), 1e-12)
+    assert_close(differentiate(got, learn), differentiate(want, learn), 1e-12)
+
+
 def test_other_ignore_index_and_narrow_labels():
     segmentation, existence, labels, exists = scene()
     want = LaneLoss()(segmentation, existence, labels, exists)

@@ -49,6 +49,10 @@ def test_pairs(device):
         SADLoss(reference="lua")
     with pytest.raises(ValueError, match="SADLoss: expected direction in .*, got 'shallow'"):
         SADLoss(direction="shallow")
+    with pytest.raises(ValueError, match="SADLoss: expected at least two features, got 1"):
+        SADLoss()(xs[:1])
+    with pytest.raises(TypeError, match="SADLoss: expected a list of features, got dict"):
+        SADLoss()(dict(zip("abc", xs)))
     with pytest.raises(ValueError, match=r"SADLoss: expected features named \['e2'\], got 3 features"):
         SADLoss(names=["e2"])(xs)
 

@@ -35,12 +35,16 @@ def random_boxes(rng, b, m, grid):
     return boxes, valid
 
 
-def maps(b, c, m, grid=GRID, *, layout="nine", last=False, normalizer=None):
-    """Student, teacher, key points, which boxes are valid and, where it is given, what normalises."""
+def maps(b, c, m, grid=GRID, *, layout="nine", last=False, normalizer=None, size=None):
+    """Student, teacher, key points, which boxes are valid and, where it is given, what normalises.
+
+    The maps have the grid's size or another.
+    """
 
     def make(rng):
         boxes, valid = random_boxes(rng, b, m, grid)
-        made = [torch.randn(b, c, grid.height, grid.width, generator=rng, dtype=torch.float64) for _ in range(2)]
+        h, w = size or (grid.height, grid.width)
+        made = [torch.randn(b, c, h, w, generator=rng, dtype=torch.float64) for _ in range(2)]
         made = [x.contiguous(memory_format=LAST) if last else x for x in made]
         made += [box_keypoints(boxes, grid, layout=layout), valid]
         return made if normalizer is None else [*made, torch.tensor(normalizer, dtype=torch.float64)]

@@ -74,7 +74,7 @@ def test_half_boxes_and_no_boxes():
         (lambda: box_keypoints(torch.zeros(1, 2, 7), SMALL, layout="ten"), ValueError, "got 'ten'"),
         (lambda: BEVGrid(0, 0, 0, 1, 2, 2), ValueError, "cell_x and cell_y > 0, got 0 and 1"),
         (lambda: BEVGrid(0, float("nan"), 1, 1, 2, 2), ValueError, "finite y_min, got nan"),
-        (lambda: BEVGrid(0, 0, 1, 1, -2, 2), ValueError, "height and width >= 0, got -2 and 2"),
+        (lambda: BEVGrid(0, 0, 1, 1, 0, 2), ValueError, "height and width >= 1, got 0 and 2"),
     ],
 )
 def test_wrong(call, error, message):

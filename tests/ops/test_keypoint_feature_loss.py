@@ -25,7 +25,7 @@ class TestKeypointFeatureLoss(Conformance):
         "normalised": Case(maps(2, 5, 6, normalizer=2.5), dict(eps=0.5)),
         "no-boxes": Case(maps(2, 5, 0)),
         "no-channels": Case(maps(2, 0, 3)),
-        "no-cells": Case(maps(2, 5, 3, BEVGrid(-1, -1, 2, 2, 0, 0))),
+        "no-cells": Case(maps(2, 5, 3, size=(0, 0))),
         "one-cell": Case(maps(2, 3, 4, BEVGrid(-1, -1, 2, 2, 1, 1))),
     }
     gradients = (0,)

@@ -7,7 +7,7 @@ from fuzz_cases.values import Arguments, Cases, Random, real
 
 
 def _view(rng: Random) -> pydistill.ops.BEVGrid:
-    return rng.choice([pydistill.ops.BEVGrid(0, -8, 0.5, 1.0, 6, 7), pydistill.ops.BEVGrid(0, 0, 1, 1, 0, 3)])
+    return rng.choice([pydistill.ops.BEVGrid(0, -8, 0.5, 1.0, 6, 7), pydistill.ops.BEVGrid(0, 0, 1, 1, 1, 3)])
 
 
 def _box_keypoints(rng: Random) -> Arguments:

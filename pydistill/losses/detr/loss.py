@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isfinite
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pydistill.losses.detr.objective import Objective
 from pydistill.losses.detr.prediction import (
@@ -21,6 +20,7 @@ from pydistill.losses.detr.prediction import (
 from pydistill.losses.detr.presets import DETECTORS, REFERENCES, DetectorName, Reference, pair_weights, rules_of
 from pydistill.losses.detr.relation import RelationHead
 from pydistill.losses.detr.step import Settings
+from pydistill.losses.options import Loss, check_not_negative, printed
 from pydistill.ops import _check
 from pydistill.ops._match_options import PRESETS
 
@@ -32,7 +32,7 @@ _INSTANCE = ("instance_class", "instance_l1", "instance_giou")
 _GROUP = ("group_classification", "group_l1", "group_giou")
 
 
-class DETRDistillLoss(nn.Module):
+class DETRDistillLoss(Loss):
     r"""A set detector's own objective, and what a teacher's queries know of classes, boxes, features and assignment.
 
     With x, b the class logits and boxes of the student's queries, :math:`t, b^T` those of the teacher's, and
@@ -90,6 +90,7 @@ class DETRDistillLoss(nn.Module):
         arXiv:2304.08069 (RT-DETR).
     """
 
+    @printed("detector", "reference")
     def __init__(
         self,
         *,
@@ -130,9 +131,7 @@ class DETRDistillLoss(nn.Module):
             "group": group,
             **{name: usual[name] if weight is None else weight for name, weight in own.items()},
         }
-        for name, weight in scales.items():
-            if not (isfinite(weight) and weight >= 0):
-                raise ValueError(f"DETRDistillLoss: expected a finite {name} >= 0, got {weight}")
+        check_not_negative("DETRDistillLoss", scales)
         of_class, of_box = pair_weights(rules)
         taught = (any(of_class), any(of_box), any(of_box))
         weights = {

@@ -3,7 +3,11 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from pydistill.losses.options import check_not_negative
 from pydistill.ops._match_options import PRESETS
+from pydistill.ops.info_nce_loss import check_temperature
+from pydistill.ops.query_feature_mask import check_options as check_mask
+from pydistill.ops.query_quality import check_options as check_quality
 
 Reference = Literal["paper", "released"]
 DetectorName = Literal["deformable_detr", "conditional_detr", "detr", "rt_detr", "d_fine", "adamixer"]
@@ -126,9 +130,11 @@ def rules_of(reference: Reference, overrides: dict[str, Any]) -> DETRRules:
         if choices is not None and value not in choices:
             raise ValueError(f"DETRDistillLoss: expected {name} in {choices}, got {value!r}")
     rules = replace(DETRRules() if reference == "paper" else _RELEASED, **overrides)
-    for name in ("positive", "negative", "floor", "giou_eps", "eps", "eos_weight"):
-        if not getattr(rules, name) >= 0:
-            raise ValueError(f"DETRDistillLoss: expected {name} >= 0, got {getattr(rules, name)}")
+    names = ("positive", "negative", "giou_eps", "eps", "eos_weight")
+    check_not_negative("DETRDistillLoss", {name: getattr(rules, name) for name in names})
+    check_quality("DETRDistillLoss", rules.quality, rules.gamma, rules.topk)
+    check_mask("DETRDistillLoss", rules.floor, rules.normalize)
+    check_temperature("DETRDistillLoss", rules.temperature)
     if len(rules.instance_weights) != 3 or not all(w >= 0 for w in rules.instance_weights):
         raise ValueError(
             f"DETRDistillLoss: expected instance_weights of class, L1 and GIoU >= 0, got {rules.instance_weights}"

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from math import isfinite
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pydistill.losses.ld.objective import Objective
 from pydistill.losses.ld.prediction import DensePrediction, check_features, check_student, check_teacher, shape_of
 from pydistill.losses.ld.presets import DETECTORS, REFERENCES, Preset, Reference, rules_of, weights_of
 from pydistill.losses.ld.step import Settings
 from pydistill.losses.ld.targets import Scene
+from pydistill.losses.options import Loss, check_not_negative, check_positive, printed
 from pydistill.ops import _check
 
 ImitationRegion = Literal["general_instance", "fine_grained", "inside"]
@@ -21,7 +21,7 @@ _REGIONS = ("general_instance", "fine_grained", "inside")
 _DISTILLED = ("main_ld", "vlr_ld", "main_kd", "vlr_kd", "imitation", "pseudo_box")
 
 
-class LDLoss(nn.Module):
+class LDLoss(Loss):
     r"""A dense detector's own objective, and the teacher's knowledge of where the boxes are and what is in them.
 
     With z, t the logits of student and teacher, :math:`w_a` the student's largest class probability at anchor a (a
@@ -50,16 +50,16 @@ class LDLoss(nn.Module):
     those codes; the documentation lists where they disagree, and :class:`LDRules` the option of each.
 
     Args:
-        strides: Pixels per location of each level.
+        strides: Pixels per location of each level, at least one.
         preset: The detector: ``"gfl"``, ``"gflv2"``, ``"atss"``, ``"fcos"`` or ``"retina"``. Assigner, own terms,
             weights and regions follow from it.
         reference: ``"paper"``, ``"released"`` or, with "gfl", ``"mmdet"``, which has no distillation but main LD.
         classification, centerness, box, dfl, main_ld, vlr_ld, main_kd, vlr_kd, imitation, pseudo_box: Weights. None: as
             preset and reference have it. A term of weight 0 is not computed. Those of LD are of an anchor's mean over
             its four sides: the released ``loss_ld_vlr``, 0.25 over 16, is 0.0625 here.
-        gamma: Lower end of the region's band as a part of the upper.
-        temperature: Of main and VLR LD.
-        kd_temperature: Of main and VLR KD. None: 2, for RetinaNet 8.
+        gamma: Lower end of the region's band as a part of the upper, in [0, 1].
+        temperature: Of main and VLR LD, > 0.
+        kd_temperature: Of main and VLR KD, > 0. None: 2, for RetinaNet 8.
         imitation_region: ``"general_instance"``, ``"fine_grained"`` or ``"inside"``.
         ignore_threshold: Anchors with a larger share of their area in an ignored region learn nothing. Not positive:
             off.
@@ -73,6 +73,7 @@ class LDLoss(nn.Module):
         Zheng et al., CVPR 2022, arXiv:2102.12252, sections 3 and 4; Li et al., NeurIPS 2020, arXiv:2006.04388 (GFL).
     """
 
+    @printed("strides", "preset", "reference")
     def __init__(
         self,
         strides: Sequence[float],
@@ -111,11 +112,16 @@ class LDLoss(nn.Module):
             main_kd=main_kd, vlr_kd=vlr_kd, imitation=imitation, pseudo_box=pseudo_box,
         )  # fmt: skip
         weights: dict[str, float] = asdict(weights_of(preset, reference, given))
-        for name, weight in weights.items():
-            if not (isfinite(weight) and weight >= 0):
-                raise ValueError(f"LDLoss: expected a finite {name} >= 0, got {weight}")
+        check_not_negative("LDLoss", weights)
         detector = DETECTORS[preset]
+        kd_temperature = detector.kd_temperature if kd_temperature is None else kd_temperature
+        check_positive("LDLoss", dict(temperature=temperature, kd_temperature=kd_temperature))
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"LDLoss: expected gamma in [0, 1], got {gamma}")
         self.strides = [float(s) for s in strides]
+        if not self.strides:
+            raise ValueError("LDLoss: expected at least one stride, got []")
+        check_positive("LDLoss", {f"stride of level {i}": stride for i, stride in enumerate(self.strides)})
         self.ignore_threshold = ignore_threshold
         self.settings = Settings(
             detector=detector,
@@ -123,7 +129,7 @@ class LDLoss(nn.Module):
             weights=weights,
             gamma=gamma,
             temperature=temperature,
-            kd_temperature=detector.kd_temperature if kd_temperature is None else kd_temperature,
+            kd_temperature=kd_temperature,
             imitation_region=imitation_region,
         )
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from pydistill.losses.options import check_not_negative, check_positive
+
 Preset = Literal["gfl", "gflv2", "atss", "fcos", "retina"]
 Reference = Literal["paper", "released", "mmdet"]
 
@@ -127,6 +129,8 @@ def rules_of(preset: Preset, reference: Reference, overrides: dict[str, Any]) ->
     if preset not in ("gfl", "gflv2"):
         rules = replace(rules, box_offset=0.0)
     rules = replace(rules, **overrides)
+    check_not_negative("LDLoss", dict(box_offset=rules.box_offset, eps=rules.eps))
+    check_positive("LDLoss", dict(images_per_process=rules.images_per_process))
     if rules.vlr_region != "band" and rules.vlr_weight == "iou":
         raise ValueError(f"LDLoss: expected vlr_weight 'score' or 'one' of the region {rules.vlr_region!r}, got 'iou'")
     return rules
