@@ -69,6 +69,7 @@ def attention_distillation_loss(
         InhwanBae/ENet-SAD_Pytorch.
     """
     op = "attention_distillation_loss"
+    _check.tensors(op, shallow=shallow, deep=deep)
     check_features(shallow, op, mapping, normalize, temperature, power)
     height, width = size_of(shallow, size, op)
     _check_deep(shallow, deep, height, width)
@@ -111,6 +112,8 @@ def energy_distillation_loss(
 ) -> Tensor:
     """``attention_distillation_loss`` of features whose ``channel_energy`` is at hand: (N, h, w) and (N, h', w')."""
     op = "energy_distillation_loss"
+    _check.tensors(op, shallow=shallow, deep=deep)
+    _check.numbers(op, temperature=temperature)
     for name, energy in (("shallow", shallow), ("deep", deep)):
         if energy.ndim != 3:
             raise ValueError(f"{op}: expected {name} energy of shape (N, h, w), got {list(energy.shape)}")

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from pydistill.ops import _check
 from pydistill.ops.pairwise_iou import pairwise_iou
 
 _TINY = 1e-37  # instead of 0 / 0: above float32's smallest normal number, below every area
@@ -22,12 +23,12 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         ValueError: If a shape is not as above.
         TypeError: If the boxes are not floating point.
     """
-    return pairwise_iou(boxes1, boxes2, eps=_TINY)
+    return _overlap("box_iou", boxes1, boxes2, "iou", _TINY)
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Generalized IoU of every pair, as ``torchvision.ops.generalized_box_iou``; otherwise as :func:`box_iou`."""
-    return pairwise_iou(boxes1, boxes2, mode="giou", eps=_TINY)
+    return _overlap("generalized_box_iou", boxes1, boxes2, "giou", _TINY)
 
 
 def distance_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
@@ -36,7 +37,7 @@ def distance_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tenso
     ``eps`` is added to the squared diagonal and, other than in torchvision, to the union: no difference for boxes of
     pixels, up to eps over the union for boxes of a normalised picture.
     """
-    return pairwise_iou(boxes1, boxes2, mode="diou", eps=eps)
+    return _overlap("distance_box_iou", boxes1, boxes2, "diou", eps)
 
 
 def complete_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
@@ -44,4 +45,10 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tenso
 
     ``eps`` is also added to the heights in the aspect ratios. Nothing is clamped.
     """
-    return pairwise_iou(boxes1, boxes2, mode="ciou", eps=eps)
+    return _overlap("complete_box_iou", boxes1, boxes2, "ciou", eps)
+
+
+def _overlap(op: str, boxes1: Tensor, boxes2: Tensor, mode: str, eps: float) -> Tensor:
+    _check.tensors(op, boxes1=boxes1, boxes2=boxes2)
+    _check.numbers(op, eps=eps)
+    return pairwise_iou(boxes1, boxes2, mode=mode, eps=eps)

@@ -154,6 +154,8 @@ def _loss(
     avg_factor: float | Tensor | None,
     eps: float,
 ) -> Tensor:
+    _check.tensors(op, prediction=prediction, target=target)
+    _check.numbers(op, eps=eps)
     dtype = common_dtype(op, prediction, target)
     if not prediction.dim() or prediction.shape[-1] != 4:
         raise ValueError(f"{op}: expected prediction of shape (..., 4), got {list(prediction.shape)}")
