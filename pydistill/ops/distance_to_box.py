@@ -48,7 +48,14 @@ def box_to_distance(
     margin: float = 0.1,
     scale: Tensor | None = None,
 ) -> Tensor:
-    """The distances from ``points`` to the sides of ``boxes``: the inverse of :func:`distance_to_box`, within bounds.
+    r"""The distances from ``points`` to the sides of ``boxes``: the inverse of :func:`distance_to_box`, within bounds.
+
+    With a point :math:`(x, y)`, a box :math:`(x_1, y_1, x_2, y_2)` and the unit s,
+
+    .. math:: (l, t, r, b) = \mathrm{clamp}\Big(\frac1s (x - x_1,\ y - y_1,\ x_2 - x,\ y_2 - y),
+              \ d_{min},\ d_{max} - m\Big)
+
+    with :math:`d_{min}` and :math:`d_{max}` the bounds and m the ``margin``.
 
     Args:
         points: ``(A, 2)`` x, y, in pixels or any unit, any floating dtype.
