@@ -1,14 +1,23 @@
-"""Checks of what lies in the data. Off by default, because on a GPU each of them waits for the device.
+"""Checks that ops share: of the types of their arguments, and of what lies in the data.
 
-Without them bad data never raises and has the one result that each op's documentation states.
+The latter are off by default, because on a GPU each of them waits for the device. Without them bad data never raises
+and has the one result that each op's documentation states.
 """
 
 import os
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C import _functorch, _len_torch_dispatch_stack
 
+_NUMBERS = (float, int, Real, torch.SymInt, torch.SymFloat)  # Real: NumPy's
+# What a user has as a list of one tensor per image.
+_PADDED = (
+    "boxes", "counts", "ignore_boxes", "ignore_counts", "target_boxes", "target_labels", "target_masks", "target_scores"
+)  # fmt: skip
 _enabled = os.environ.get("PYDISTILL_CHECK", "0") not in ("", "0")
 
 
@@ -88,3 +97,54 @@ def finite(op: str, name: str, values: Tensor, used: Tensor | None = None) -> No
 
 def _used(padded: Tensor, counts: Tensor) -> Tensor:
     return torch.arange(padded.shape[-1], device=padded.device) < counts[..., None]
+
+
+def tensors(op: str, /, **values: Any) -> None:
+    """TypeError where one of ``values`` is no tensor."""
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise _no_tensor(op, name, value)
+
+
+def optional(op: str, /, **values: Any) -> None:
+    """The same of arguments that may be None."""
+    for name, value in values.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise _no_tensor(op, name, value)
+
+
+def listed(op: str, name: str, values: Any) -> list[Tensor]:
+    """A list of tensors from a sequence of them."""
+    if isinstance(values, Tensor) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{op}: expected {name} a sequence of tensors, got {_kind(values)}")
+    for i, value in enumerate(given := list(values)):
+        if not isinstance(value, Tensor):
+            raise _no_tensor(op, f"{name}[{i}]", value)
+    return given
+
+
+def numbers(op: str, /, **values: Any) -> None:
+    """TypeError where one of ``values`` is no number: a tensor would be read by the host, and have no gradient."""
+    for name, value in values.items():
+        if not isinstance(value, _NUMBERS):
+            raise TypeError(f"{op}: expected {name} a number, got {_kind(value)}")
+
+
+def levels(op: str, sizes: Sequence[int], anchors: int | None) -> list[int]:
+    """``sizes`` of levels, adding up to the number of ``anchors``, if that is known."""
+    if isinstance(sizes, Tensor) or not hasattr(sizes, "__iter__"):
+        raise TypeError(f"{op}: expected level_sizes a sequence of integers, got {_kind(sizes)}")
+    sizes = list(sizes)
+    if anchors is not None and sum(sizes) != anchors:
+        total = f"{anchors}, the number of anchors, got {sum(sizes)}"
+        raise ValueError(f"{op}: expected level_sizes that add up to {total}")
+    return sizes
+
+
+def _no_tensor(op: str, name: str, value: object) -> TypeError:
+    hint = " (ops.pack_targets pads lists)" if isinstance(value, (list, tuple)) and name in _PADDED else ""
+    return TypeError(f"{op}: expected {name} a tensor, got {_kind(value)}{hint}")
+
+
+def _kind(value: object) -> str:
+    return "a tensor" if isinstance(value, Tensor) else "None" if value is None else type(value).__name__

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
+from pydistill.ops import _check
 from pydistill.ops._reduction import regular, row_buffers, scaled
 from pydistill.ops._register import Op, accumulator, differentiable, present
 
 
-def check_rows(op: str, logits: Tensor, last: str) -> None:
-    """``logits`` of shape (..., last) and a floating point dtype."""
+def check_rows(op: str, logits: Tensor, last: str, **others: Tensor) -> None:
+    """``logits`` of shape (..., last) and a floating point dtype; ``others`` are tensors."""
+    _check.tensors(op, logits=logits, **others)
     if logits.dim() < 1:
         raise ValueError(f"{op}: expected logits of shape (..., {last}), got {list(logits.shape)}")
     if not logits.is_floating_point():

@@ -77,6 +77,8 @@ def checked(
     eps: float,
 ) -> Arguments:
     """Raises for what is not as both losses document it."""
+    _check.tensors(op, student=student, teacher=teacher, keypoints=keypoints, valid=valid)
+    _check.numbers(op, norm=norm, eps=eps)
     if student.ndim != 4:
         raise ValueError(f"{op}: expected student of shape (B, C, H, W), got {list(student.shape)}")
     if teacher.shape != student.shape:
@@ -95,8 +97,7 @@ def checked(
         raise TypeError(f"{op}: expected valid of dtype bool, got {valid.dtype}")
     if norm not in (1, 2):
         raise ValueError(f"{op}: expected norm 1 or 2, got {norm!r}")
-    if isinstance(normalizer, Tensor) and normalizer.numel() != 1:
-        raise ValueError(f"{op}: expected normalizer of one element, got {list(normalizer.shape)}")
+    check_normalizer(op, normalizer)
     if not eps >= 0:
         raise ValueError(f"{op}: expected eps >= 0, got {eps}")
     if _check.enabled(student, teacher, keypoints, valid):
@@ -108,6 +109,15 @@ def checked(
         teacher = teacher.to(accumulator(student.dtype))
     keypoints = keypoints.detach().to(wide)
     return Arguments(student, teacher.detach(), keypoints, valid, scalar(normalizer, keypoints))
+
+
+def check_normalizer(op: str, normalizer: Tensor | float | None) -> None:
+    """None, a number or a tensor of one element."""
+    if isinstance(normalizer, Tensor):
+        if normalizer.numel() != 1:
+            raise ValueError(f"{op}: expected normalizer of one element, got {list(normalizer.shape)}")
+    elif normalizer is not None:
+        _check.numbers(op, normalizer=normalizer)
 
 
 def scalar(value: Tensor | float | None, like: Tensor) -> Tensor | None:

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydistill.ops import _check
+
+_NUMBERS = ("alpha", "gamma", "eps", "giou_eps", "dice_eps")
 TERMS = ("class", "l1", "giou", "mask", "dice")
 CHOICES = {
     "class_cost": ("focal", "softmax", "binary_focal", "soft_bce", "none"),
@@ -72,6 +75,7 @@ def resolve(preset: str | None, **given: Any) -> MatchOptions:
     given = {name: value for name, value in given.items() if value is not None}
     if "weights" in given:
         given["weights"] = _weights(options.weights, given["weights"])
+    _check.numbers("match_cost", **{name: value for name, value in given.items() if name in _NUMBERS})
     options = replace(options, **given) if given else options
     for name, choices in CHOICES.items():
         if (value := getattr(options, name)) not in choices:
@@ -84,4 +88,5 @@ def _weights(base: tuple[float, ...], given: Mapping[str, float]) -> tuple[float
         raise TypeError(f"match_cost: expected weights as a mapping, got {type(given).__name__}")
     if not set(given) <= set(TERMS):
         raise ValueError(f"match_cost: expected weights of {', '.join(TERMS)}, got {', '.join(given)}")
+    _check.numbers("match_cost", **{f"weights[{term!r}]": value for term, value in given.items()})
     return tuple(float(given.get(term, value)) for term, value in zip(TERMS, base))

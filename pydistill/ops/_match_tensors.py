@@ -8,6 +8,7 @@ from torch import Tensor
 from pydistill import _C
 from pydistill.ops import _check
 from pydistill.ops._match_options import MatchOptions
+from pydistill.ops._match_points import at_points
 from pydistill.ops._register import Op, accumulator
 
 _KERNEL_CLASS_COSTS = ("focal", "softmax", "soft_focal", "binary_focal", "soft_bce", "none")  # math::ClassCost
@@ -57,6 +58,15 @@ class MatchArguments(NamedTuple):
     corners: bool
     l1_corners: bool
     clamp_targets: bool
+
+
+def tensors_of(op: str, given: MatchTensors, points: Tensor | None) -> MatchTensors:
+    """What is ``given``, if these are tensors, with masks at ``points``."""
+    _check.tensors(op, logits=given.logits)
+    _check.optional(op, points=points, **dict(zip(MatchTensors._fields[1:], given[1:])))
+    if points is None:
+        return given
+    return MatchTensors(*given[:7], *at_points(given.mask_logits, given.target_masks, points), given.image_sizes)
 
 
 def arguments(op: str, x: MatchTensors, box_format: str, options: MatchOptions) -> MatchArguments:

@@ -3,11 +3,14 @@
 import torch
 from torch import Tensor
 
+from pydistill.ops import _check
+
 REDUCTIONS = ("stages", "none")
 
 
 def check_match(op: str, name: str, predictions: Tensor, last: str, target_of_query: Tensor) -> None:
     """``predictions`` (..., B, Q, last) of a floating point dtype, ``target_of_query`` (..., B, Q) int64."""
+    _check.tensors(op, target_of_query=target_of_query, **{name: predictions})
     if predictions.ndim < 3:
         raise ValueError(f"{op}: expected {name} of shape (..., B, Q, {last}), got {list(predictions.shape)}")
     if not predictions.is_floating_point():
@@ -24,6 +27,7 @@ def check_queries(op: str, target_of_query: Tensor, shape: torch.Size) -> None:
 
 def check_targets(op: str, name: str, targets: Tensor, predictions: Tensor, last: int | None) -> None:
     """``targets`` (B, T) or (..., B, T), followed by ``last`` if it is given."""
+    _check.tensors(op, **{name: targets})
     batch, ends = predictions.shape[:-2], () if last is None else (last,)
     got = tuple(targets.shape)
     rank = len(ends) + 1  # T and what follows

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pydistill.ops import _check
 from pydistill.ops._register import accumulator
 
 HALF = (torch.float16, torch.bfloat16)
@@ -37,6 +38,11 @@ def reduction_of(
         raise ValueError(f'{op}: expected reduction "none", "mean" or "sum", got {reduction!r}')
     if avg_factor is not None and reduction != "mean":
         raise ValueError(f'{op}: expected reduction "mean" with avg_factor, got {reduction!r}')
+    if isinstance(avg_factor, Tensor):
+        if avg_factor.numel() != 1:
+            raise ValueError(f"{op}: expected avg_factor of one element, got {list(avg_factor.shape)}")
+    elif avg_factor is not None:
+        _check.numbers(op, avg_factor=avg_factor)
     wide = accumulator(like.dtype)
     factor = 1.0
     if reduction == "mean" and not isinstance(avg_factor, Tensor):
@@ -116,6 +122,7 @@ def row_weight(op: str, weight: Tensor | None, shape: torch.Size, wide: torch.dt
     """``weight``, if any, of one number per row, broadcast to the rows' ``shape``, as constants in ``wide``."""
     if weight is None:
         return None
+    _check.tensors(op, weight=weight)
     if weight.requires_grad:
         weight = weight.detach()
     if weight.dtype != wide:

@@ -78,11 +78,15 @@ def assign_atss(
         their centre in the box, and the standard deviation is the sample's. Different from it: anchors in ignored
         regions are marked in images without boxes, too, and ``max_iou`` of an anchor without a box is 0, not -1e8.
     """
+    _check.tensors("assign_atss", anchors=anchors, boxes=boxes, counts=counts)
+    _check.optional("assign_atss", valid=valid, ignore_boxes=ignore_boxes, ignore_counts=ignore_counts)
+    _check.numbers("assign_atss", topk=topk, ignore_threshold=ignore_threshold)
+    sizes = _check.levels("assign_atss", level_sizes, len(anchors) if anchors.ndim == 2 else None)
     dtype = common_dtype("assign_atss", anchors, boxes)
     ignore = ignored_boxes("assign_atss", ignore_boxes, ignore_counts, dtype)
     anchors, boxes = anchors.detach().to(dtype), boxes.detach().to(dtype)
     assigned = AnchorAssignment(
-        *_assign(anchors, list(level_sizes), boxes, counts, topk, valid, ignore, ignore_counts, ignore_threshold)
+        *_assign(anchors, sizes, boxes, counts, topk, valid, ignore, ignore_counts, ignore_threshold)
     )
     if _check.enabled():  # here, because the shapes are right by now
         _check.boxes("assign_atss", anchors, name="anchors")

@@ -65,6 +65,12 @@ def assign_max_iou(
         anchors in ignored regions are marked in images without boxes, too; and ``max_iou`` is the IoU with the
         anchor's own box, 0 where it has none.
     """
+    _check.tensors("assign_max_iou", anchors=anchors, boxes=boxes, counts=counts)
+    _check.optional("assign_max_iou", valid=valid, ignore_boxes=ignore_boxes, ignore_counts=ignore_counts)
+    _check.numbers(
+        "assign_max_iou", positive=positive, negative=negative, min_positive=min_positive,
+        ignore_threshold=ignore_threshold,
+    )  # fmt: skip
     dtype = common_dtype("assign_max_iou", anchors, boxes)
     ignore = ignored_boxes("assign_max_iou", ignore_boxes, ignore_counts, dtype)
     anchors, boxes = anchors.detach().to(dtype), boxes.detach().to(dtype)

@@ -69,15 +69,22 @@ def assign_points(
         Tian et al. 2019 (FCOS), arXiv:1904.01355, sections 3.1 to 3.3. As the targets of mmdetection's ``FCOSHead``
         with ``center_sampling=True``, there off by default; boxes of more than 1e8 square pixels have points, too.
     """
+    _check.tensors("assign_points", points=points, boxes=boxes, counts=counts)
+    _check.optional("assign_points", valid=valid)
+    if center_sampling is not None:
+        _check.numbers("assign_points", center_sampling=center_sampling)
+    sizes = _check.levels("assign_points", level_sizes, len(points) if points.ndim == 2 else None)
     dtype = common_dtype("assign_points", points, boxes)
-    levels = len(level_sizes)
+    levels = len(sizes)
     for name, given in (("strides", strides), ("regress_ranges", regress_ranges)):
+        if isinstance(given, Tensor):
+            raise TypeError(f"assign_points: expected {name} a sequence of numbers, got a tensor")
         if len(given) != levels:
             raise ValueError(f"assign_points: expected {name} of {levels} levels, got {len(given)}")
     radius = [torch.inf if center_sampling is None else center_sampling * float(stride) for stride in strides]
     low, high = ([float(r[k]) for r in regress_ranges] for k in (0, 1))
     points, boxes = points.detach().to(dtype), boxes.detach().to(dtype)
-    assigned = PointAssignment(*_assign(points, list(level_sizes), boxes, counts, radius, low, high, valid))
+    assigned = PointAssignment(*_assign(points, sizes, boxes, counts, radius, low, high, valid))
     if _check.enabled():  # here, because the shapes are right by now
         _check.finite("assign_points", "points", points)
         check_padded("assign_points", boxes, counts)

@@ -69,6 +69,7 @@ def attention_distillation_loss(
         InhwanBae/ENet-SAD_Pytorch.
     """
     op = "attention_distillation_loss"
+    _check.tensors(op, shallow=shallow, deep=deep)
     check_features(shallow, op, mapping, normalize, temperature, power)
     height, width = size_of(shallow, size, op)
     _check_deep(shallow, deep, height, width)
@@ -109,8 +110,39 @@ def energy_distillation_loss(
     reduction: Reduction = "batchmean",
     detach_target: bool = True,
 ) -> Tensor:
-    """``attention_distillation_loss`` of features whose ``channel_energy`` is at hand: (N, h, w) and (N, h', w')."""
+    r"""``attention_distillation_loss`` of features whose ``channel_energy`` E is at hand, so that each is read once.
+
+    .. math:: L = \frac1r \sum_{n,y,x} \big( \Psi^{shallow}_{nyx} - \Psi^{deep}_{nyx} \big)^2, \qquad
+              \Psi = \mathrm{softmax}_{HW}\big( s\,B(E) / \tau \big)
+
+    with B, s and :math:`\tau` those of ``attention_map``.
+
+    Args:
+        shallow: (N, h, w), the energy of the features that learn; float64, float32, float16 or bfloat16.
+        deep: (N, h', w'), the energy of those that teach. Both are converted to float64 if one of them is, else to
+            float32.
+        size: (H, W) at which the maps are compared; None: that of ``shallow``.
+        normalize, align_corners: of ``attention_map``.
+        temperature: tau > 0, a number. A learnable one is folded into the energies by the caller: without
+            ``normalize`` pass E / tau.
+        reduction: r = N ("batchmean"), N H W ("mean") or 1 ("sum"). An empty batch gives 0.
+        detach_target: no gradient to ``deep``.
+
+    Returns:
+        0-dim loss, float64 for float64 energies, else float32. Each of the N maps adds between 0 and 2. NaN where an
+        energy is NaN.
+
+    Raises:
+        ValueError: a shape or an option outside the above; under ``pydistill.checking`` energies that are not finite.
+        TypeError: another dtype.
+
+    Reference:
+        Hou et al., Learning Lightweight Lane Detection CNNs by Self Attention Distillation, ICCV 2019,
+        arXiv:1908.00821, section 3.2.
+    """
     op = "energy_distillation_loss"
+    _check.tensors(op, shallow=shallow, deep=deep)
+    _check.numbers(op, temperature=temperature)
     for name, energy in (("shallow", shallow), ("deep", deep)):
         if energy.ndim != 3:
             raise ValueError(f"{op}: expected {name} energy of shape (N, h, w), got {list(energy.shape)}")

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from pydistill.ops import _check
+
 
 @dataclass(frozen=True)
 class BEVGrid:
@@ -32,6 +34,7 @@ class BEVGrid:
 
     def __post_init__(self) -> None:
         for field in fields(self):
+            _check.numbers("BEVGrid", **{field.name: getattr(self, field.name)})
             if not math.isfinite(getattr(self, field.name)):
                 raise ValueError(f"BEVGrid: expected a finite {field.name}, got {getattr(self, field.name)}")
         if self.cell_x <= 0 or self.cell_y <= 0:
@@ -44,6 +47,7 @@ class BEVGrid:
 
         Cell i reaches from i to i + 1. The dtype stays.
         """
+        _check.tensors("BEVGrid.cells", metres=metres)
         x, y = metres.unbind(-1)
         return torch.stack([(x - self.x_min) / self.cell_x, (y - self.y_min) / self.cell_y], -1)
 

@@ -63,10 +63,35 @@ def diou_loss(
     avg_factor: float | Tensor | None = None,
     eps: float = 1e-7,
 ) -> Tensor:
-    r"""The distance IoU loss :math:`w (1 - DIoU)` of each predicted box and its target.
+    r"""The distance IoU loss of each predicted box and its target.
 
-    Arguments, result and errors are those of :func:`giou_loss`; ``eps`` is added to the union and to the squared
-    diagonal, as in mmdetection.
+    With I the area of the intersection and U of the union, :math:`\rho` the distance of the centres and c the diagonal
+    of the smallest box around both,
+
+    .. math:: \ell = w (1 - DIoU), \qquad DIoU = \frac{I}{U + \epsilon} - \frac{\rho^2}{c^2 + \epsilon}
+
+    Results repeat bit for bit.
+
+    Args:
+        prediction: ``(..., 4)`` corners ``x1, y1, x2, y2``, any unit, any floating dtype; any leading dimensions.
+        target: Of the same shape. A constant.
+        weight: w, broadcasts to ``prediction`` without its last dimension. A constant. A row of weight 0 is not used;
+            its loss and its gradient are 0 whatever its boxes are.
+        reduction: ``"none"``: one loss per row. ``"sum"``. ``"mean"``: the sum over the number of rows, or over
+            ``avg_factor``.
+        avg_factor: What ``"mean"`` divides the sum by, a number or a tensor of one element that is read on its device.
+            A constant. A sum of 0 over a factor of 0 is 0; with a factor of 0 the gradient is 0.
+        eps: :math:`\epsilon`, in squared units of the boxes. Where it is added is as in mmdetection.
+
+    Returns:
+        The losses, of ``prediction``'s shape without its last dimension and, for boxes that are not inverted, in
+        [0, 2 w], or their scalar reduction; float64 for float64 boxes, else float32. A NaN in a box makes its own row
+        NaN; inverted boxes overlap nothing.
+
+    Raises:
+        ValueError: If a shape, an option or eps is not as above; under ``pydistill.checking`` also for boxes that are
+            inverted or not finite.
+        TypeError: If the boxes are not floating point.
 
     Reference:
         Zheng et al. 2020, arXiv:1911.08287, equation 7.
@@ -84,10 +109,15 @@ def ciou_loss(
     eps: float = 1e-7,
     alpha: str = "constant",
 ) -> Tensor:
-    r"""The complete IoU loss :math:`w (1 - DIoU + \alpha v)` of each predicted box and its target.
+    r"""The complete IoU loss of each predicted box and its target.
 
-    v compares the aspect ratios (:func:`~pydistill.ops.pairwise_iou`). The codes differ in
-    :math:`\alpha = v / (1 - IoU + v + \epsilon)`:
+    With DIoU as in :func:`diou_loss`, and v, which compares the aspect ratios of prediction and target,
+
+    .. math:: \ell = w (1 - DIoU + \alpha v), \qquad
+              v = \frac{4}{\pi^2} \Big(\arctan\frac{w_t}{h_t + \epsilon} - \arctan\frac{w_p}{h_p + \epsilon}\Big)^2,
+              \qquad \alpha = \frac{v}{1 - IoU + v + \epsilon}
+
+    The codes differ in :math:`\alpha`:
 
     ============= =====================================================================================
     ``constant``  no gradient, as torchvision has it
@@ -96,8 +126,29 @@ def ciou_loss(
     ============= =====================================================================================
 
     The codes of the last two have no eps in alpha, and NaN for equal boxes whose IoU rounds to 1; here the loss is then
-    0. Arguments, result and errors are otherwise those of :func:`giou_loss`; ``eps`` is added to the union, to the
-    squared diagonal and to the heights.
+    0. Results repeat bit for bit.
+
+    Args:
+        prediction: ``(..., 4)`` corners ``x1, y1, x2, y2``, any unit, any floating dtype; any leading dimensions.
+        target: Of the same shape. A constant.
+        weight: w, broadcasts to ``prediction`` without its last dimension. A constant. A row of weight 0 is not used;
+            its loss and its gradient are 0 whatever its boxes are.
+        reduction: ``"none"``: one loss per row. ``"sum"``. ``"mean"``: the sum over the number of rows, or over
+            ``avg_factor``.
+        avg_factor: What ``"mean"`` divides the sum by, a number or a tensor of one element that is read on its device.
+            A constant. A sum of 0 over a factor of 0 is 0; with a factor of 0 the gradient is 0.
+        eps: :math:`\epsilon`, in squared units of the boxes; of the heights in units.
+        alpha: One of the table.
+
+    Returns:
+        The losses, of ``prediction``'s shape without its last dimension and, for boxes that are not inverted, at least
+        0, or their scalar reduction; float64 for float64 boxes, else float32. A NaN in a box makes its own row NaN;
+        inverted boxes overlap nothing.
+
+    Raises:
+        ValueError: If a shape, an option or eps is not as above; under ``pydistill.checking`` also for boxes that are
+            inverted or not finite.
+        TypeError: If the boxes are not floating point.
 
     Reference:
         Zheng et al. 2020, arXiv:1911.08287, equations 8 to 11.
@@ -154,6 +205,8 @@ def _loss(
     avg_factor: float | Tensor | None,
     eps: float,
 ) -> Tensor:
+    _check.tensors(op, prediction=prediction, target=target)
+    _check.numbers(op, eps=eps)
     dtype = common_dtype(op, prediction, target)
     if not prediction.dim() or prediction.shape[-1] != 4:
         raise ValueError(f"{op}: expected prediction of shape (..., 4), got {list(prediction.shape)}")

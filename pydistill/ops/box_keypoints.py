@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
+from pydistill.ops import _check
 from pydistill.ops._register import Op, accumulator
 from pydistill.ops.bev_grid import BEVGrid, check_grid
 
@@ -46,6 +47,7 @@ def box_keypoints(boxes: Tensor, grid: BEVGrid, *, layout: str | tuple[int, int]
         megvii-research/CVPR2023-UniDistill, which then reads the map at (v, u): see ``keypoint_feature_loss``. Grids of
         points: TiG-BEV, arXiv:2212.13979.
     """
+    _check.tensors("box_keypoints", boxes=boxes)
     if boxes.ndim != 3 or boxes.shape[-1] < 7:
         raise ValueError(f"box_keypoints: expected boxes of shape (B, M, 7 or more), got {list(boxes.shape)}")
     if not boxes.is_floating_point():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pydistill import _C
+from pydistill.ops import _check
 from pydistill.ops._boxes import common_dtype
 from pydistill.ops._register import Op, accumulator, differentiable
 
@@ -47,7 +48,14 @@ def box_to_distance(
     margin: float = 0.1,
     scale: Tensor | None = None,
 ) -> Tensor:
-    """The distances from ``points`` to the sides of ``boxes``: the inverse of :func:`distance_to_box`, within bounds.
+    r"""The distances from ``points`` to the sides of ``boxes``: the inverse of :func:`distance_to_box`, within bounds.
+
+    With a point :math:`(x, y)`, a box :math:`(x_1, y_1, x_2, y_2)` and the unit s,
+
+    .. math:: (l, t, r, b) = \mathrm{clamp}\Big(\frac1s (x - x_1,\ y - y_1,\ x_2 - x,\ y_2 - y),
+              \ d_{min},\ d_{max} - m\Big)
+
+    with :math:`d_{min}` and :math:`d_{max}` the bounds and m the ``margin``.
 
     Args:
         points: ``(A, 2)`` x, y, in pixels or any unit, any floating dtype.
@@ -69,8 +77,10 @@ def box_to_distance(
     Reference:
         ``bbox2distance`` of mmdetection, which has no bounds where ``max_dis`` is None: pass ``min_distance=None``.
     """
-    low = -inf if min_distance is None else float(min_distance)
-    high = inf if max_distance is None else max_distance - margin
+    low = -inf if min_distance is None else min_distance
+    most = inf if max_distance is None else max_distance
+    _check.numbers("box_to_distance", min_distance=low, max_distance=most, margin=margin)
+    low, high = float(low), most - margin
     if not low <= high:
         raise ValueError(f"box_to_distance: expected min_distance <= max_distance - margin, got {low} and {high}")
     points, boxes, scale = _prepared("box_to_distance", points, boxes, scale, "boxes")
@@ -105,6 +115,8 @@ def _prepared(
     op: str, points: Tensor, boxes: Tensor, scale: Tensor | None, name: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """All of one dtype, the constants contiguous and without gradients."""
+    _check.tensors(op, points=points, **{name: boxes})
+    _check.optional(op, scale=scale)
     dtype = common_dtype(op, points, boxes)
     if points.dim() != 2 or points.shape[1] != 2:
         raise ValueError(f"{op}: expected points of shape (A, 2), got {list(points.shape)}")

@@ -53,7 +53,7 @@ def distribution_focal_loss(
         Li et al. 2020 (Generalized Focal Loss), arXiv:2006.04388, equation 6. mmdet clamps its targets to
         [0, n - 1.1] before the loss; here n - 1 itself is a target.
     """
-    check_rows(_OP, logits, "n")
+    check_rows(_OP, logits, "n", target=target)
     target = per_row(_OP, "target", target, logits)
     how = reduction_of(_OP, logits, logits.shape[:-1], weight, reduction, avg_factor)
     if _check.enabled(logits, target):

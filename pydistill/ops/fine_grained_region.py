@@ -40,6 +40,9 @@ def fine_grained_region(
         Wang et al. 2019, Distilling object detectors with fine-grained feature imitation, arXiv:1906.03609, section
         3.2; LD's released code has it as ``imitation_method='finegrained'``.
     """
+    _check.tensors("fine_grained_region", anchors=anchors, boxes=boxes, counts=counts)
+    _check.optional("fine_grained_region", valid=valid)
+    _check.numbers("fine_grained_region", factor=factor)
     dtype = common_dtype("fine_grained_region", anchors, boxes)
     inside: Tensor = _region(anchors.detach().to(dtype), boxes.detach().to(dtype), counts, factor, valid)
     if _check.enabled():  # here, because the shapes are right by now

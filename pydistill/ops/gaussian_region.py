@@ -117,6 +117,9 @@ def _check_arguments(
     num_classes: int | None,
 ) -> None:
     op = "gaussian_region"
+    _check.tensors(op, boxes=boxes, valid=valid)
+    _check.optional(op, labels=labels)
+    _check.numbers(op, overlap=overlap, min_radius=min_radius, num_classes=num_classes or 0)
     if boxes.ndim != 3 or boxes.shape[-1] < 5:
         raise ValueError(f"{op}: expected boxes of shape (B, M, 5 or more), got {list(boxes.shape)}")
     if not boxes.is_floating_point():

@@ -67,13 +67,20 @@ def general_instance_region(
     op = "general_instance_region"
     if scope not in _SCOPES:
         raise ValueError(f"{op}: expected scope in {_SCOPES}, got {scope!r}")
+    _check.tensors(
+        op, student_scores=student_scores, teacher_scores=teacher_scores, student_boxes=student_boxes,
+        teacher_boxes=teacher_boxes,
+    )  # fmt: skip
+    _check.optional(op, valid=valid)
+    _check.numbers(op, top=top, iou=iou)
+    sizes = _check.levels(op, level_sizes, student_scores.shape[1] if student_scores.ndim == 3 else None)
     dtype = torch.promote_types(student_scores.dtype, teacher_scores.dtype)
     for name, d in (("scores", dtype), ("boxes", torch.promote_types(student_boxes.dtype, teacher_boxes.dtype))):
         if not d.is_floating_point:
             raise TypeError(f"{op}: expected {name} of a floating point dtype, got {d}")
     scores = [x.detach().to(dtype) for x in (student_scores, teacher_scores)]
     boxes = [x.detach().to(accumulator(dtype)) for x in (student_boxes, teacher_boxes)]
-    inside: Tensor = _region(*scores, *boxes, list(level_sizes), top, iou, activated, scope == "batch", valid)
+    inside: Tensor = _region(*scores, *boxes, sizes, top, iou, activated, scope == "batch", valid)
     if _check.enabled():  # here, because the shapes are right by now
         for side, score, box in zip(("student", "teacher"), scores, boxes):
             _check.finite(op, f"{side}_scores", score, None if valid is None else valid[..., None])

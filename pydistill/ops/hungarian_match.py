@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pydistill.ops import _check
 from pydistill.ops._match_options import resolve
-from pydistill.ops._match_points import at_points
 from pydistill.ops._match_search import fused, search
-from pydistill.ops._match_tensors import MatchTensors, arguments, cost_of_targets
+from pydistill.ops._match_tensors import MatchTensors, arguments, cost_of_targets, tensors_of
 from pydistill.ops.linear_sum_assignment import assign, linear_sum_assignment_reference, policy, raise_on
 from pydistill.ops.match_cost import match_cost_reference
 
@@ -201,14 +201,15 @@ def _match(x: MatchProblem) -> Match:
         dice_eps=x.dice_eps,
         dice_squared=x.dice_squared,
     )
+    targets = x.target_labels, x.target_boxes, x.counts, x.target_scores, x.token_mask
+    given = MatchTensors(x.logits, x.boxes, *targets, x.mask_logits, x.target_masks, x.image_sizes)
+    tensors = tensors_of("hungarian_match", given, x.points)
     number, groups = policy("hungarian_match", x.nonfinite), x.groups
+    _check.numbers("hungarian_match", groups=groups)
     if groups < 1 or x.logits.ndim < 2 or x.logits.shape[-2] % groups:
         raise ValueError(
             f"hungarian_match: expected groups that divide the queries of {list(x.logits.shape)}, got {groups}"
         )
-    targets = x.target_labels, x.target_boxes, x.counts, x.target_scores, x.token_mask
-    masks = at_points(x.mask_logits, x.target_masks, x.points)
-    tensors = MatchTensors(x.logits, x.boxes, *targets, *masks, x.image_sizes)
     a = arguments("hungarian_match", tensors, x.box_format, options)
     *layers, q, _ = x.logits.shape
     if fused(tensors, a, groups):

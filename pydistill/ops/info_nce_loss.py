@@ -29,7 +29,8 @@ def info_nce_loss(
     Args:
         student: (N, D), any floating dtype.
         teacher: (N, D); row i belongs to row i of the student.
-        temperature: T > 0.
+        temperature: T > 0, a number. A learnable one cannot be folded into the vectors, whose lengths do not count:
+            where T learns, take ``cross_entropy(t @ s.mT / T, arange(N))`` of unit vectors.
         detach_target: Whether the teacher is a constant.
         valid: (N,) bool. Rows that are not valid take no part, as rows or as what others are compared with, and have
             gradient 0 whatever they hold; the mean is over those that are. None: all. Without one the loss is 0.
@@ -91,6 +92,9 @@ def check_temperature(op: str, temperature: float) -> None:
 
 
 def _check(student: Tensor, teacher: Tensor, temperature: float, valid: Tensor | None) -> None:
+    _check_data.tensors(_OP, student=student, teacher=teacher)
+    _check_data.optional(_OP, valid=valid)
+    _check_data.numbers(_OP, temperature=temperature)
     if student.ndim != 2:
         raise ValueError(f"{_OP}: expected student of shape (N, D), got {list(student.shape)}")
     if teacher.shape != student.shape:

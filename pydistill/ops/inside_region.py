@@ -32,6 +32,8 @@ def inside_region(points: Tensor, boxes: Tensor, counts: Tensor, *, valid: Tenso
         Zheng et al. 2022 (LD), arXiv:2102.12252: the region of the released code's ``imitation_method='fitnet'``, and
         of its anchor-free heads, which take the positives out. It is not the whole map that FitNets imitates.
     """
+    _check.tensors("inside_region", points=points, boxes=boxes, counts=counts)
+    _check.optional("inside_region", valid=valid)
     dtype = common_dtype("inside_region", points, boxes)
     inside: Tensor = _inside(points.detach().to(dtype), boxes.detach().to(dtype), counts, valid)
     if _check.enabled():  # here, because the shapes are right by now

@@ -36,6 +36,8 @@ def integral(logits: Tensor, bins: Tensor | None = None, *, mask: Tensor | None 
     Reference:
         Li et al. 2020 (Generalized Focal Loss), arXiv:2006.04388, equation 5: "Integral" in its code.
     """
+    _check.tensors("integral", logits=logits)
+    _check.optional("integral", bins=bins, mask=mask)
     if not logits.is_floating_point():
         raise TypeError(f"integral: expected logits of a floating point dtype, got {logits.dtype}")
     if not logits.dim():

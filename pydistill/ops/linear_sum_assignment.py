@@ -72,6 +72,8 @@ def linear_sum_assignment(
         D. F. Crouse, "On implementing 2D rectangular assignment algorithms", IEEE Transactions on Aerospace and
         Electronic Systems 52(4), 2016; the order among equal columns is that of SciPy 1.17.
     """
+    _check.tensors("linear_sum_assignment", cost=cost)
+    _check.optional("linear_sum_assignment", rows=rows, columns=columns)
     if cost.ndim == 3:
         for name, counts, size in (("rows", rows, cost.shape[1]), ("columns", columns, cost.shape[2])):
             if counts is not None:

@@ -108,6 +108,8 @@ def _check_arguments(
     student: Tensor, teacher: Tensor, mask: Tensor, norm: int, mask_power: int, channels: str, normalizer: Any
 ) -> None:
     op = "masked_feature_loss"
+    _check.tensors(op, student=student, teacher=teacher, mask=mask)
+    _check.numbers(op, norm=norm, mask_power=mask_power)
     if student.ndim != 4:
         raise ValueError(f"{op}: expected student of shape (N, C, H, W), got {list(student.shape)}")
     if teacher.shape != student.shape:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pydistill.ops._match_options import MatchOptions, resolve
 from pydistill.ops._match_points import at_points
-from pydistill.ops._match_tensors import MatchTensors, arguments, cost_of_targets
+from pydistill.ops._match_tensors import MatchTensors, arguments, cost_of_targets, tensors_of
 from pydistill.ops._register import accumulator
 
 
@@ -134,8 +134,8 @@ def match_cost(
         dice_squared=dice_squared,
     )
     targets = target_labels, target_boxes, counts, target_scores, token_mask
-    mask_logits, target_masks = at_points(mask_logits, target_masks, points)
-    tensors = MatchTensors(logits, boxes, *targets, mask_logits, target_masks, image_sizes)
+    given = MatchTensors(logits, boxes, *targets, mask_logits, target_masks, image_sizes)
+    tensors = tensors_of("match_cost", given, points)
     cost = cost_of_targets(tensors, arguments("match_cost", tensors, box_format, options), options)
     return cost.view(*logits.shape[:-2], *cost.shape[1:]).transpose(-1, -2)
 

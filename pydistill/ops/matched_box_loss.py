@@ -155,6 +155,8 @@ def _check(
     reduction: str,
 ) -> None:
     check_match(_OP, "boxes", boxes, "4", target_of_query)
+    _check_data.optional(_OP, image_sizes=image_sizes)
+    _check_data.numbers(_OP, giou_eps=giou_eps)
     if boxes.shape[-1] != 4:
         raise ValueError(f"{_OP}: expected boxes of shape (..., B, Q, 4), got {list(boxes.shape)}")
     check_targets(_OP, "target_boxes", target_boxes, boxes, 4)

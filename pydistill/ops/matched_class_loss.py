@@ -38,6 +38,7 @@ def matched_labels(target_labels: Tensor, target_of_query: Tensor, background: i
         ValueError: If the shapes do not fit.
         TypeError: If a tensor is not int64, or ``background`` no integer.
     """
+    _check_data.tensors("matched_labels", target_labels=target_labels, target_of_query=target_of_query)
     _check_labels("matched_labels", "target_labels", target_labels, target_of_query.unsqueeze(-1), "")
     check_queries("matched_labels", target_of_query, target_of_query.shape)
     if not isinstance(background, int):
@@ -92,6 +93,8 @@ def matched_class_loss(
         Zhu et al. 2020 (Deformable DETR), arXiv:2010.04159, for ``focal``; Chang et al. 2023 (DETRDistill),
         arXiv:2211.10156, for ``soft_bce``, as its released code has it.
     """
+    _check_data.optional(_OP, weight=weight)
+    _check_data.numbers(_OP, alpha=alpha, gamma=gamma)
     _check(logits, targets, target_of_query, form, reduction)
     if form == "focal":
         labels = matched_labels(targets, target_of_query, logits.shape[-1])

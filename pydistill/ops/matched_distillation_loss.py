@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pydistill.ops import _check
 from pydistill.ops._matched import check_match, check_targets, of_queries
 from pydistill.ops.matched_box_loss import matched_box_loss
 from pydistill.ops.matched_class_loss import matched_class_loss
@@ -102,6 +103,9 @@ def matched_distillation_loss(
     """
     check_match(_OP, "student_boxes", student_boxes, "4", target_of_query)
     check_match(_OP, "student_logits", student_logits, "C", target_of_query)
+    _check.tensors(_OP, teacher_logits=teacher_logits, teacher_boxes=teacher_boxes)
+    _check.optional(_OP, positive=positive, image_sizes=image_sizes)
+    _check.numbers(_OP, giou_eps=giou_eps)
     check_targets(_OP, "teacher_boxes", teacher_boxes, student_boxes, 4)
     weights = _weights(pairs, class_positive, class_negative, box_positive, box_negative)
     of_class, of_box = (_row_weight(w, positive, target_of_query, teacher_boxes) for w in (weights[:2], weights[2:]))
@@ -124,7 +128,10 @@ def matched_distillation_loss(
 def _weights(pairs: str, *given: float | None) -> tuple[float, ...]:
     if pairs not in _PAIRS:
         raise ValueError(f"{_OP}: expected pairs to be one of {', '.join(_PAIRS)}, got {pairs!r}")
-    return tuple(float(usual if value is None else value) for value, usual in zip(given, _PAIRS[pairs]))
+    names = "class_positive", "class_negative", "box_positive", "box_negative"
+    weights = [usual if value is None else value for value, usual in zip(given, _PAIRS[pairs])]
+    _check.numbers(_OP, **dict(zip(names, weights)))
+    return tuple(float(weight) for weight in weights)
 
 
 def _row_weight(
@@ -148,6 +155,7 @@ def _row_weight(
 
 def _over(total: Tensor, normalizer: float | Tensor) -> Tensor:
     if not isinstance(normalizer, Tensor):
+        _check.numbers(_OP, normalizer=normalizer)
         return total / normalizer if normalizer else total
     if normalizer.ndim > total.ndim or any(a not in (1, b) for a, b in zip(normalizer.shape[::-1], total.shape[::-1])):
         raise ValueError(

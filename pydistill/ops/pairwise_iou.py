@@ -58,6 +58,8 @@ def pairwise_iou(a: Tensor, b: Tensor, *, mode: str = "iou", aligned: bool = Fal
     """
     if mode not in MODES:
         raise ValueError(f"pairwise_iou: expected mode in {MODES}, got {mode!r}")
+    _check.tensors("pairwise_iou", a=a, b=b)
+    _check.numbers("pairwise_iou", eps=eps)
     dtype = common_dtype("pairwise_iou", a, b)
     result: Tensor = _pairwise_iou(a.to(dtype), b.to(dtype), mode, aligned, eps)
     if _check.enabled():  # here, because the shapes are right by now

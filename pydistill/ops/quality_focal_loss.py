@@ -65,7 +65,8 @@ def quality_focal_loss(
         Li et al. 2020 (Generalized Focal Loss), arXiv:2006.04388, equation 5; Li et al. 2021 (GFLv2),
         arXiv:2011.12885, for ``activated``.
     """
-    check_rows(_OP, logits, "C")
+    check_rows(_OP, logits, "C", labels=labels, scores=scores)
+    _check.numbers(_OP, beta=beta)
     if not beta >= 0:
         raise ValueError(f"{_OP}: expected beta >= 0, got {beta}")
     shape = logits.shape[:-1]

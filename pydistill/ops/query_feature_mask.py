@@ -64,6 +64,7 @@ def query_feature_mask(
         Chang et al. 2023 (DETRDistill), arXiv:2211.10156, equations 6 to 9. The paper's normaliser is not known to us:
         floor and maximum are those of BIVLab-USTC/DETRDistill, ``Distiller.forward_train``.
     """
+    features = _check.listed("query_feature_mask", "features", features)
     _check_arguments(queries, quality, features, index, floor, normalize)
     if _check.enabled():
         _check.finite("query_feature_mask", "quality", quality)
@@ -130,6 +131,9 @@ def _check_arguments(
     queries: Tensor, quality: Tensor, features: Sequence[Tensor], index: Tensor | None, floor: float, normalize: str
 ) -> None:
     op = "query_feature_mask"
+    _check.tensors(op, queries=queries, quality=quality)
+    _check.optional(op, index=index)
+    _check.numbers(op, floor=floor)
     if queries.ndim < 3:
         raise ValueError(f"{op}: expected queries of shape (..., B, K, D), got {list(queries.shape)}")
     leading, known = queries.shape[:-2], index is None or index.shape == quality.shape

@@ -162,6 +162,9 @@ def _check_arguments(
     image_sizes: Tensor | None,
 ) -> None:
     op = "query_quality"
+    _check.tensors(op, scores=scores, boxes=boxes, target_boxes=target_boxes)
+    _check.optional(op, counts=counts, image_sizes=image_sizes)
+    _check.numbers(op, gamma=gamma, topk=topk)
     if scores.ndim < 3 or boxes.shape != (*scores.shape[:-1], 4):
         raise ValueError(
             f"{op}: expected scores (..., B, Q, C) and boxes (..., B, Q, 4), got {list(scores.shape)} and"

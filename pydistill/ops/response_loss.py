@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pydistill import _C
 from pydistill.ops import _check
-from pydistill.ops._keypoints import scalar
+from pydistill.ops._keypoints import check_normalizer, scalar
 from pydistill.ops._register import Op, accumulator, differentiable
 
 _TABLE = 12  # numbers that say where a channel of a head is
@@ -60,7 +60,7 @@ def response_loss(
         region: G, (B, H, W), bool or floating point. A constant. Scores where it is 0 are not used, whatever they are,
             and an aligned run of 32 such cells is not read.
         student_is_logit: whether the student's heat maps are logits. Else they are probabilities, and f(s) = s.
-        teacher_temperature: T, of the teacher alone.
+        teacher_temperature: T > 0, of the teacher alone, a number: nothing about the teacher learns.
         student_clamp: :math:`\delta`, in [0, 1/2).
         teacher_clamp: :math:`\delta'`. One of the released trainings has 1e-3.
         normalizer: in place of M, a number or a tensor of one element, read on its device: for M averaged over
@@ -109,7 +109,8 @@ def response_loss_reference(
     eps: float = 1e-4,
 ) -> ResponseLosses:
     """The specification: what the kernels must compute, in plain PyTorch."""
-    heads = [_listed(x) for x in (student_heatmaps, teacher_heatmaps, student_regressions, teacher_regressions)]
+    given = student_heatmaps, teacher_heatmaps, student_regressions, teacher_regressions
+    heads = [[x] if isinstance(x, Tensor) else list(x) for x in given]
     wide = accumulator((heads[0] + heads[2])[0].dtype)
     region = region.detach().to(wide)
     out = (region == 0)[:, None]
@@ -129,8 +130,8 @@ def response_loss_reference(
     return ResponseLosses(*(torch.where(x == 0, x, x / (mass + eps)) for x in (classes, numbers)))
 
 
-def _listed(heads: Heads) -> list[Tensor]:
-    return [heads] if isinstance(heads, Tensor) else list(heads)
+def _listed(name: str, heads: Heads) -> list[Tensor]:
+    return [heads] if isinstance(heads, Tensor) else _check.listed("response_loss", name, heads)
 
 
 def check_options(op: str, temperature: float, teacher_clamp: float, student_clamp: float = 0.0) -> None:
@@ -156,15 +157,20 @@ def _checked(
 ) -> tuple[list[Tensor], list[Tensor], int]:
     """The heads of student and teacher, heat maps first, and how many these are."""
     op, heads = "response_loss", []
+    _check.tensors(op, region=region)
+    _check.numbers(
+        op, teacher_temperature=temperature, student_clamp=student_clamp, teacher_clamp=teacher_clamp, eps=eps
+    )
     if region.ndim != 3:
         raise ValueError(f"{op}: expected region of shape (B, H, W), got {list(region.shape)}")
     if not region.is_floating_point() and region.dtype != torch.bool:
         raise TypeError(f"{op}: expected region of dtype bool or floating point, got {region.dtype}")
     b, h, w = region.shape
     for what, ours, theirs in (
-        ("heatmaps", _listed(student_heatmaps), _listed(teacher_heatmaps)),
-        ("regressions", _listed(student_regressions), _listed(teacher_regressions)),
+        ("heatmaps", student_heatmaps, teacher_heatmaps),
+        ("regressions", student_regressions, teacher_regressions),
     ):
+        ours, theirs = _listed(f"student_{what}", ours), _listed(f"teacher_{what}", theirs)
         if len(ours) != len(theirs):
             raise ValueError(f"{op}: expected as many teacher_{what} as the student's {len(ours)}, got {len(theirs)}")
         for x, y in zip(ours, theirs):
@@ -183,8 +189,7 @@ def _checked(
     if len(dtypes) > 1:
         raise TypeError(f"{op}: expected the student's heads of one dtype, got {sorted(map(str, dtypes))}")
     check_options(op, temperature, teacher_clamp, student_clamp)
-    if isinstance(normalizer, Tensor) and normalizer.numel() != 1:
-        raise ValueError(f"{op}: expected normalizer of one element, got {list(normalizer.shape)}")
+    check_normalizer(op, normalizer)
     if not eps >= 0:
         raise ValueError(f"{op}: expected eps >= 0, got {eps}")
     if _check.enabled(region, *student, *teacher):

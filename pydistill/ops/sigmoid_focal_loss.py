@@ -62,7 +62,8 @@ def sigmoid_focal_loss(
         Lin et al. 2017 (RetinaNet), arXiv:1708.02002, equation 5. torchvision's and mmdet's ``"mean"`` is over rows and
         classes: C times smaller. mmdet's labels have C for background.
     """
-    check_rows(_OP, logits, "C")
+    check_rows(_OP, logits, "C", targets=targets)
+    _check.numbers(_OP, alpha=alpha, gamma=gamma)
     if not gamma >= 0:
         raise ValueError(f"{_OP}: expected gamma >= 0, got {gamma}")
     if not alpha <= 1:

@@ -58,6 +58,8 @@ def soft_iou_loss(
         Hou et al. 2019 (SAD), arXiv:1908.00821, section 3.2; InhwanBae/ENet-SAD_Pytorch, ``mIoULoss``, for the port:
         ``"port"`` is its last version and ``"port0"`` its first.
     """
+    _check.tensors("soft_iou_loss", logits=logits, labels=labels)
+    _check.numbers("soft_iou_loss", ignore_index=ignore_index)
     _check_arguments(logits, labels, form, absent)
     classes, known = logits.shape[1], max(logits.shape[1], 2)
     if absent is None:

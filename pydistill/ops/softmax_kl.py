@@ -37,7 +37,8 @@ def softmax_kl(
     Args:
         student: Logits z, any shape, float64, float32, float16 or bfloat16. All dimensions but ``dim`` count rows.
         teacher: Logits t, of the same shape. The student's dtype or float32; others are converted.
-        temperature: T > 0, of both sides.
+        temperature: T > 0, of both sides; a number. A learnable one is folded into the logits by the caller: pass z / T
+            and t / T, and multiply the loss by T^2.
         dim: The dimension that holds the n bins.
         weight: w, one number per row: broadcasts to the student's shape without ``dim``. A constant, without gradient.
             A row of weight 0 is not read; its loss and its gradient are 0 whatever its logits are.
@@ -62,6 +63,8 @@ def softmax_kl(
         the divergence. Its teacher gradient (without ``detach_target``) is NaN where the teacher's softmax underflows;
         here it is the limit, 0.
     """
+    _check.tensors("softmax_kl", student=student, teacher=teacher)
+    _check.numbers("softmax_kl", temperature=temperature, dim=dim)
     if bins not in ("sum", "mean"):
         raise ValueError(f'softmax_kl: expected bins "sum" or "mean", got {bins!r}')
     ndim = student.dim()

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pydistill.ops import _check
+
 
 def pack_targets(targets: Sequence[Tensor], max_targets: int | None = None) -> tuple[Tensor, Tensor]:
     """Pads what each image has to the same number, and counts it.
@@ -24,10 +26,12 @@ def pack_targets(targets: Sequence[Tensor], max_targets: int | None = None) -> t
         ValueError: if there is no image, an image has more than ``max_targets``, or trailing shapes differ.
         TypeError: if dtypes differ, or ``targets`` is anything but a sequence of tensors.
     """
-    if isinstance(targets, Tensor) or not all(isinstance(t, Tensor) for t in targets):
+    if not isinstance(targets, Sequence) or not all(isinstance(t, Tensor) for t in targets):
         raise TypeError("pack_targets: expected a sequence of tensors, got " + _kinds(targets))
     if not targets:
         raise ValueError("pack_targets: expected at least one image, got none")
+    if max_targets is not None:
+        _check.numbers("pack_targets", max_targets=max_targets)
     first = targets[0]
     sizes = [len(t) if t.ndim else -1 for t in targets]
     most = max(sizes) if max_targets is None else max_targets

@@ -65,6 +65,12 @@ def valuable_localization_region(
     for name, value, known in (("measure", measure, _MEASURES), ("upper", upper, _UPPER), ("weight", weight, _WEIGHTS)):
         if value not in known:
             raise ValueError(f"valuable_localization_region: expected {name} in {known}, got {value!r}")
+    op = "valuable_localization_region"
+    _check.tensors(op, anchors=anchors, boxes=boxes, counts=counts)
+    _check.optional(op, valid=valid, exclude=exclude)
+    _check.numbers(op, gamma=gamma)
+    if not isinstance(threshold, Tensor):
+        _check.numbers(op, threshold=threshold)
     dtype = common_dtype("valuable_localization_region", anchors, boxes)
     level = 0.0 if isinstance(threshold, Tensor) else float(threshold)
     limit = threshold.detach().to(accumulator(dtype)) if isinstance(threshold, Tensor) else None

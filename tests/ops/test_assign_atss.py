@@ -67,7 +67,7 @@ class TestAssignAtss(Conformance):
         "levels": (
             lambda: assign(ANCHORS, torch.rand(1, 2, 4), torch.tensor([1]), levels=[8, 9]),
             ValueError,
-            "assign_atss: expected level_sizes that add up to the number of anchors, got 17",
+            f"assign_atss: expected level_sizes that add up to {len(ANCHORS)}, the number of anchors, got 17",
         ),
         "negative-level": (
             lambda: assign(ANCHORS, torch.rand(1, 2, 4), torch.tensor([1]), levels=[len(ANCHORS) + 1, -1]),
@@ -75,7 +75,7 @@ class TestAssignAtss(Conformance):
             "level_sizes that add up",
         ),
         "many-levels": (
-            lambda: assign(ANCHORS, torch.rand(1, 2, 4), torch.tensor([1]), levels=[0] * 17),
+            lambda: assign(ANCHORS, torch.rand(1, 2, 4), torch.tensor([1]), levels=[0] * 16 + [len(ANCHORS)]),
             ValueError,
             "at most 16 levels, got 17",
         ),
