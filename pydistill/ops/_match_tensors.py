@@ -62,11 +62,17 @@ class MatchArguments(NamedTuple):
 
 def tensors_of(op: str, given: MatchTensors, points: Tensor | None) -> MatchTensors:
     """What is ``given``, if these are tensors, with masks at ``points``."""
-    _check.tensors(op, logits=given.logits)
-    _check.optional(op, points=points, **dict(zip(MatchTensors._fields[1:], given[1:])))
+    logits, boxes, labels, target_boxes, counts, scores, token_mask, mask_logits, target_masks, image_sizes = given
+    _check.tensors(op, logits=logits)
+    _check.optional(
+        op, boxes=boxes, target_labels=labels, target_boxes=target_boxes, counts=counts, target_scores=scores,
+        token_mask=token_mask, mask_logits=mask_logits, target_masks=target_masks, image_sizes=image_sizes,
+        points=points,
+    )  # fmt: skip
     if points is None:
         return given
-    return MatchTensors(*given[:7], *at_points(given.mask_logits, given.target_masks, points), given.image_sizes)
+    masks = at_points(mask_logits, target_masks, points)
+    return MatchTensors(logits, boxes, labels, target_boxes, counts, scores, token_mask, *masks, image_sizes)
 
 
 def arguments(op: str, x: MatchTensors, box_format: str, options: MatchOptions) -> MatchArguments:

@@ -142,7 +142,6 @@ def energy_distillation_loss(
     """
     op = "energy_distillation_loss"
     _check.tensors(op, shallow=shallow, deep=deep)
-    _check.numbers(op, temperature=temperature)
     for name, energy in (("shallow", shallow), ("deep", deep)):
         if energy.ndim != 3:
             raise ValueError(f"{op}: expected {name} energy of shape (N, h, w), got {list(energy.shape)}")

@@ -87,6 +87,7 @@ def _unit(x: Tensor, valid: Tensor | None) -> Tensor:
 
 def check_temperature(op: str, temperature: float) -> None:
     """Raises where ``temperature`` is not positive."""
+    _check_data.numbers(op, temperature=temperature)
     if not temperature > 0:
         raise ValueError(f"{op}: expected temperature > 0, got {temperature}")
 
@@ -94,7 +95,6 @@ def check_temperature(op: str, temperature: float) -> None:
 def _check(student: Tensor, teacher: Tensor, temperature: float, valid: Tensor | None) -> None:
     _check_data.tensors(_OP, student=student, teacher=teacher)
     _check_data.optional(_OP, valid=valid)
-    _check_data.numbers(_OP, temperature=temperature)
     if student.ndim != 2:
         raise ValueError(f"{_OP}: expected student of shape (N, D), got {list(student.shape)}")
     if teacher.shape != student.shape:

@@ -143,6 +143,7 @@ def _best_overlap(boxes: Tensor, target_boxes: Tensor, counts: Tensor | None, im
 
 def check_options(op: str, form: str, gamma: Any, topk: Any) -> None:
     """Raises where an option is outside its range."""
+    _check.numbers(op, gamma=gamma, topk=topk)
     if form not in _FORMS:
         raise ValueError(f"{op}: expected form in {_FORMS}, got {form!r}")
     if not 0 <= gamma <= 1:
@@ -164,7 +165,6 @@ def _check_arguments(
     op = "query_quality"
     _check.tensors(op, scores=scores, boxes=boxes, target_boxes=target_boxes)
     _check.optional(op, counts=counts, image_sizes=image_sizes)
-    _check.numbers(op, gamma=gamma, topk=topk)
     if scores.ndim < 3 or boxes.shape != (*scores.shape[:-1], 4):
         raise ValueError(
             f"{op}: expected scores (..., B, Q, C) and boxes (..., B, Q, 4), got {list(scores.shape)} and"

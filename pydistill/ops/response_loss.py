@@ -136,6 +136,7 @@ def _listed(name: str, heads: Heads) -> list[Tensor]:
 
 def check_options(op: str, temperature: float, teacher_clamp: float, student_clamp: float = 0.0) -> None:
     """Raises where an option is outside its range."""
+    _check.numbers(op, teacher_temperature=temperature, student_clamp=student_clamp, teacher_clamp=teacher_clamp)
     if not temperature > 0:
         raise ValueError(f"{op}: expected teacher_temperature > 0, got {temperature}")
     for name, clamp in (("student_clamp", student_clamp), ("teacher_clamp", teacher_clamp)):
@@ -158,9 +159,6 @@ def _checked(
     """The heads of student and teacher, heat maps first, and how many these are."""
     op, heads = "response_loss", []
     _check.tensors(op, region=region)
-    _check.numbers(
-        op, teacher_temperature=temperature, student_clamp=student_clamp, teacher_clamp=teacher_clamp, eps=eps
-    )
     if region.ndim != 3:
         raise ValueError(f"{op}: expected region of shape (B, H, W), got {list(region.shape)}")
     if not region.is_floating_point() and region.dtype != torch.bool:
@@ -190,6 +188,7 @@ def _checked(
         raise TypeError(f"{op}: expected the student's heads of one dtype, got {sorted(map(str, dtypes))}")
     check_options(op, temperature, teacher_clamp, student_clamp)
     check_normalizer(op, normalizer)
+    _check.numbers(op, eps=eps)
     if not eps >= 0:
         raise ValueError(f"{op}: expected eps >= 0, got {eps}")
     if _check.enabled(region, *student, *teacher):

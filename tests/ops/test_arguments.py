@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pydistill import ops
+from pydistill import losses, ops
 from pydistill.ops import BEVGrid, MatchProblem
 
 
@@ -215,3 +215,12 @@ def test_grid():
         BEVGrid(0.0, 0.0, torch.tensor(1.0), 1.0, 8, 8)
     with pytest.raises(TypeError, match=r"^BEVGrid.cells: expected metres a tensor, got list"):
         GRID.cells([0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "arguments"),
+    [("SADLoss", "temperature", ()), ("SADLoss", "power", ()), ("UniDistillLoss", "teacher_temperature", (GRID,))],
+)
+def test_losses_refuse_them_when_they_are_made(loss, name, arguments):
+    with pytest.raises(TypeError, match=f"^{loss}: expected {name} a number, got a tensor$"):
+        getattr(losses, loss)(*arguments, **{name: torch.nn.Parameter(torch.tensor(1.0))})
