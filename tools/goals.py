@@ -85,8 +85,8 @@ REASONS = {
     "/half": _HALF,
     "soft_iou_loss/lanes[float16]": _HALF,
     "quality_focal_loss/classes": _WIDE.format("3.3 to 3.6"),
-    "ld_step": "half of it are its kernels, of these a third exponentials of the focal loss; the rest is fresh memory for "
-    "gradients, and PyTorch's operators. " + _WIDE.format("4.4 (mmdetection) and 3.4 (eager)"),
+    "ld_step": "half of it are its kernels, of these a third exponentials of the focal loss; the rest is fresh memory "
+    "for gradients, and PyTorch's operators. " + _WIDE.format("4.4 (mmdetection) and 3.4 (eager)"),
     "detr_step/distilled": "exponentials and matching, not bytes, bound it; `torch.compile` was left out",
     "integral": "the exponentials of 17 bins bound it, in backward again: the same with inputs in a cache; one "
     "`torch.exp` of the logits takes 3.9 ms",
