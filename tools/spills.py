@@ -32,4 +32,5 @@ SPILLS = [
     ),
     Spill("KeypointChannelRelationLoss<double", 176, "float64, for gradient checks; other types stay within 40 bytes."),
     Spill("KeypointRelationBackward<double", 116, "float64, for gradient checks; other types stay within 40 bytes."),
+    Spill("SoftIouBackward<double", 76, "float64, for gradient checks; other types do not spill."),
 ]
